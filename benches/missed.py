@@ -34,8 +34,8 @@ FLOORS = (
     Floor(
         "P2M shape: .*",
         "numpy take",
-        "a prefetched table, 32 bits",
-        "an unchecked, prefetched lookup in a prepared table of 32 bits for each pfn",
+        "an unchecked table, 32 bits",
+        "lookups in a prepared table of 32 bits for each pfn, without checks",
     ),
     Floor(
         "P2M.*",
@@ -71,9 +71,9 @@ def explanation(pair: Pair, pairs: Iterable[Pair]) -> str:
     for rule in FLOORS:
         if not (re.fullmatch(rule.what, pair.what) and re.fullmatch(rule.theirs, pair.theirs)):
             continue
-        # The same batch, or else the same operation.
+        # The same threads and batch, or else the same operation.
         bounds = [one for one in known if one.what == pair.what and one.theirs == rule.floor]
-        bounds.sort(key=lambda one: one.elements != pair.elements)
+        bounds.sort(key=lambda one: (one.ours != pair.ours, one.elements != pair.elements))
         for bound in bounds[:1]:
             floor = statistics.median(bound.theirs_ns)
             return f"{rule.why}, would be {theirs / floor:.3g}x"

@@ -131,7 +131,11 @@ def describe(one: Pair | Figure) -> str:
         return f"{one.what}: {one.value:.1f} {one.unit}"
     ratios = one.ratios()
     median, low, high = statistics.median(ratios), min(ratios), max(ratios)
-    return f"{one.what}, {one.ours}: {median:.2f}x ({low:.2f} to {high:.2f}) {one.theirs}"
+    times = (statistics.median(one.ours_ns), statistics.median(one.theirs_ns))
+    return (
+        f"{one.what}, {one.ours}: {median:.2f}x ({low:.2f} to {high:.2f}) {one.theirs}"
+        f" ({times[0]:.3g} ns, {times[1]:.3g} ns)"
+    )
 
 
 def parse(line: str) -> Pair | Figure:

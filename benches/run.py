@@ -113,7 +113,7 @@ class Bench:
     def build(self) -> None:
         """Builds everything except the extension, which is already installed."""
         say("building the core's benches")
-        for crate in ("core", "empty"):
+        for crate in ("core", "empty", "floors"):
             command = ("cargo", "build", "--quiet", "--release", "--locked")
             subprocess.run(command, cwd=HERE / crate, env=self.environment, check=True)
 
@@ -157,7 +157,7 @@ class Bench:
 
     def shapes(self) -> None:
         """P2Ms of different shapes, and of real dumps."""
-        self.module("p2m_shapes", self.target / "release" / "shapes")
+        self.module("p2m_shapes", self.target / "release" / library("floors"))
 
     def many_cores(self) -> None:
         """Batches on more than two threads."""

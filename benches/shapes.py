@@ -141,7 +141,7 @@ def real_entries(vmcore: Path, number: int) -> Words:
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """A guest of one shape on disk; ``benches/core`` reads this, too."""
+    """A guest of one shape on disk."""
 
     path: str
     shape: str
@@ -192,6 +192,17 @@ class ShapedGuest:
     def any_pfns(self, order: str, count: int) -> Words:
         """pfns with and without frames."""
         return ORDERS[order](self.about.pages, count)
+
+    def mixed_pfns(self, count: int, part: float) -> Words:
+        """pfns at random, of which this part have no frame."""
+        pfns = self.pfns("random", count)
+        rng = np.random.default_rng(2)
+        unit = self.about.unit
+        missing = np.setdiff1d(np.arange(unit, dtype=np.uint64), self.present)
+        places = np.flatnonzero(rng.random(count) < part)
+        repeats = rng.integers(max(self.about.pages // unit, 1), size=len(places), dtype=np.uint64)
+        pfns[places] = repeats * np.uint64(unit) + rng.choice(missing, len(places))
+        return pfns
 
 
 def guest(shape: str, size: str) -> ShapedGuest | None:

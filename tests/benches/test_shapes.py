@@ -1,13 +1,16 @@
 """P2Ms of different shapes: their guests, and what they are compared with."""
 
 import json
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from benches.synthetic import ENTRIES, INVALID, Words
 
-from benches import p2m_shapes, pairing, shapes
+from benches import floors, p2m_shapes, pairing, shapes
 
 
 @pytest.fixture(autouse=True)
@@ -103,7 +106,42 @@ def test_pairs_of_a_guest(
     assert guest is not None
     # The results of both sides are compared in it.
     found = list(p2m_shapes.measured(1, guest))
-    assert len(found) == 2 * (3 + 2 + 1)
-    assert {pair.theirs for pair in found} == {"numpy take", "numpy take, 32 bits"}
+    assert len(found) == 2 * (3 + 1) + len(p2m_shapes.HOLES)
+    assert {pair.theirs for pair in found} == {"numpy take"}
     pairing.missing("a dump")
     assert json.loads(capsys.readouterr().out) == {"missing": "a dump"}
+
+
+def test_mixed_pfns_have_so_many_without_a_frame() -> None:
+    guest = shapes.guest("ballooned", "large")
+    assert guest is not None
+    for part in (0, 0.1, 1):
+        pfns = guest.mixed_pfns(10_000, part)
+        assert int(pfns.max()) < guest.about.pages
+        missing = float(np.mean(guest.table[pfns] == INVALID))
+        assert missing == part if part in (0, 1) else abs(missing - part) < 0.02
+
+
+@pytest.mark.skipif(shutil.which("cargo") is None, reason="cargo builds the library")
+def test_floors_do_what_they_are_compared_with(tmp_path: Path) -> None:
+    command = ["cargo", "build", "--quiet", "--release", "--locked", "--target-dir", str(tmp_path)]
+    subprocess.run(command, cwd=Path(floors.__file__).parent / "floors", check=True)
+    (library,) = (tmp_path / "release").glob("libfloors.*[!d]")
+    least = floors.Floors(library)
+    # In a second-level cache, and with prefetches.
+    for entries in (1 << 12, 1 << 19):
+        table = np.random.default_rng(1).integers(1 << 32, size=entries, dtype=np.uint32)
+        pfns = np.random.default_rng(2).integers(entries, size=10_000, dtype=np.uint64)
+        for batch in (1, 13, 1000, 10_000):
+            out = np.zeros(batch, np.uint64)
+            last = pfns[(len(pfns) - 1) // batch * batch :]
+            least.gather(table, pfns, batch, out)()
+            assert np.array_equal(out[: len(last)], table[last])
+            least.copy(pfns, batch, out)()
+            assert np.array_equal(out[: len(last)], last)
+    with ThreadPoolExecutor(2) as pool:
+        out = np.zeros(len(pfns), np.uint64)
+        floors.in_halves(
+            pool, lambda half: least.gather(table, pfns[half], 5000, out[half]), len(pfns)
+        )()
+    assert np.array_equal(out, table[pfns])

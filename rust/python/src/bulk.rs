@@ -138,13 +138,14 @@ impl Number for u64 {
     }
 }
 
-/// Work on a batch. The slices are of equal length.
+/// Work on a batch. Outputs and statuses are of equal length.
 pub trait Work<W, I, O>: Sync {
     /// Processes copies of elements.
     fn copies(&self, worker: &mut W, inputs: &[I], outputs: &mut [O], statuses: &mut [Status]);
 
     /// Processes elements in the arrays themselves, which others may change meanwhile. False, and
-    /// nothing is changed, if it has to have copies.
+    /// nothing is changed, if it has to have copies. Inputs after those with an output are the ones
+    /// that are processed next.
     fn shared(&self, _: &mut W, _: &[AtomicU64], _: &[AtomicU64], _: &mut [Status]) -> bool {
         false
     }
@@ -182,7 +183,7 @@ impl Columns<'_> {
         statuses: &mut [Status],
     ) {
         if let Some((input, out)) = self.shared {
-            if let (Some(input), Some(out)) = (input.get(range.clone()), out.get(range.clone())) {
+            if let (Some(input), Some(out)) = (input.get(range.start..), out.get(range.clone())) {
                 if work.shared(worker, input, out, statuses) {
                     return;
                 }

@@ -9,7 +9,7 @@ use pyo3::types::{PyBytes, PyList};
 
 use xenkdump::addr::{Mfn, Pfn, VirtAddr, Word};
 use xenkdump::memory::Fault;
-use xenkdump::p2m::{self, Entry, P2m, Source};
+use xenkdump::p2m::{self, Batch, Entry, P2m, Source};
 use xenkdump::paging::{NestedFormat, P2mType, Virtual};
 use xenkdump::status::Status;
 use xenkdump::Error;
@@ -38,21 +38,21 @@ pub struct P2M {
 /// The lookups of a batch of pfns.
 struct Resolve<'p>(&'p P2m<CoreDump>);
 
-impl Work<(), Pfn, Mfn> for Resolve<'_> {
+impl Work<Batch, Pfn, Mfn> for Resolve<'_> {
     #[inline]
-    fn copies(&self, (): &mut (), pfns: &[Pfn], out: &mut [Mfn], status: &mut [Status]) {
+    fn copies(&self, _: &mut Batch, pfns: &[Pfn], out: &mut [Mfn], status: &mut [Status]) {
         self.0.resolve_many(pfns, out, status);
     }
 
     #[inline]
     fn shared(
         &self,
-        (): &mut (),
+        batch: &mut Batch,
         pfns: &[AtomicU64],
         out: &[AtomicU64],
         status: &mut [Status],
     ) -> bool {
-        self.0.resolve_shared(pfns, out, status);
+        self.0.resolve_shared(batch, pfns, out, status);
         true
     }
 }
@@ -305,7 +305,7 @@ impl P2M {
                 &self.gate,
                 &input,
                 &options,
-                |_| (),
+                |_| Batch::default(),
                 Resolve(&self.inner),
                 |pfn, place| match self.inner.resolve(pfn) {
                     Entry::Frame(_) => None,

@@ -9,7 +9,8 @@ use xenkdump::addr::{MachineAddr, Mfn, Pfn, PseudoPhysAddr, VirtAddr, Word};
 use xenkdump::limits::MAX_P2M_PAGES;
 use xenkdump::memory::{Fault, Frames, Memory};
 use xenkdump::p2m::{
-    Comparison, Disagreement, Entry, FrameRun, FrameRuns, KindRun, P2m, Physical, Source, Special,
+    Batch, Comparison, Disagreement, Entry, FrameRun, FrameRuns, KindRun, P2m, Physical, Source,
+    Special,
 };
 use xenkdump::paging::{Format, Level, Virtual, X86, X86_64, X86_64_LA57, X86_PAE};
 use xenkdump::status::{Status, NONE};
@@ -377,14 +378,22 @@ fn compare_batch<M: Memory<MachineAddr>>(p2m: &P2m<M>, pfns: &[Pfn]) {
     let mut status = vec![Status::Io; pfns.len()];
     p2m.resolve_many(pfns, &mut out, &mut status);
     let numbers: Vec<_> = pfns.iter().map(|pfn| AtomicU64::new(pfn.0)).collect();
-    let shared: Vec<_> = pfns.iter().map(|_| AtomicU64::new(0)).collect();
-    let mut shared_status = vec![Status::Io; pfns.len()];
-    p2m.resolve_shared(&numbers, &shared, &mut shared_status);
-    assert!(shared
-        .into_iter()
-        .map(AtomicU64::into_inner)
-        .eq(out.iter().map(|mfn| mfn.0)));
-    assert_eq!(shared_status, status);
+    // As a whole, and in parts.
+    for part in [pfns.len(), 1000] {
+        let mut batch = Batch::default();
+        let shared: Vec<_> = pfns.iter().map(|_| AtomicU64::new(0)).collect();
+        let mut shared_status = vec![Status::Io; pfns.len()];
+        for first in (0..pfns.len()).step_by(part.max(1)) {
+            let end = pfns.len().min(first + part);
+            let (out, status) = (&shared[first..end], &mut shared_status[first..end]);
+            p2m.resolve_shared(&mut batch, &numbers[first..], out, status);
+        }
+        assert!(shared
+            .into_iter()
+            .map(AtomicU64::into_inner)
+            .eq(out.iter().map(|mfn| mfn.0)));
+        assert_eq!(shared_status, status);
+    }
     for ((pfn, out), status) in pfns.iter().zip(out).zip(status) {
         let want = match p2m.resolve(*pfn) {
             Entry::Frame(mfn) => (mfn, Status::Ok),

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 use std::sync::atomic::AtomicU64;
 
-use super::gather::{Sink, Source, LOOK_UP, SPECIAL};
-use super::packed::{self, pack, Summary, View, BLOCK};
+use super::gather::{self, Sink, Source, LOOK_UP, SPECIAL};
+use super::packed::{self, pack, Summary, View, BLOCK, STATUSES};
 use super::runs::At;
 use super::table::LeafView;
 use super::{Entry, P2m};
@@ -13,9 +13,41 @@ use crate::memory::Memory;
 use crate::status::{Status, NONE};
 
 /// The number of pfns that are looked up together, so that their cache misses overlap.
-const GROUP: usize = 1024;
-/// The number of pfns that are looked up together if some of them may not be frames.
+const GROUP: usize = 512;
+/// The number of pfns that are looked up together if some of them are not summarized.
 const SMALL_GROUP: usize = 128;
+
+/// What a thread knows about a batch of pfns.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Whether the last group had pfns without a frame. It is a hint.
+    had_holes: bool,
+}
+
+impl Batch {
+    /// Resolves a group, and returns the largest packed entry. If that is [`LOOK_UP`], the group has to be
+    /// looked up in the P2M itself.
+    #[inline]
+    fn resolve<I: Source, O: Sink>(
+        &mut self,
+        view: View<'_>,
+        pfns: &[I],
+        out: &[O],
+        status: &mut [Status],
+    ) -> u32 {
+        // Without statuses, unless it is likely that this has to be done again.
+        if !self.had_holes {
+            let worst = view.resolve(pfns, out);
+            if worst < SPECIAL {
+                status.fill(Status::Ok);
+                return worst;
+            }
+        }
+        let worst = view.decoded(pfns, out, status);
+        self.had_holes = worst >= SPECIAL;
+        worst
+    }
+}
 
 impl<M: Memory<MachineAddr>> P2m<M> {
     /// The mfn of each pfn, or [`NONE`], with its status. Elements past the shortest of the three
@@ -24,30 +56,41 @@ impl<M: Memory<MachineAddr>> P2m<M> {
     /// The first lookups read the P2M's own pages; parts with many lookups are summarized (see the
     /// module `packed`).
     pub fn resolve_many(&self, pfns: &[Pfn], out: &mut [Mfn], status: &mut [Status]) {
-        self.resolve_groups(pfns, Cell::from_mut(out).as_slice_of_cells(), status);
+        let out = Cell::from_mut(out).as_slice_of_cells();
+        self.resolve_groups(&mut Batch::default(), pfns, out, status);
     }
 
     /// [`P2m::resolve_many`] of numbers that others may change meanwhile. Each mfn is that of a number
     /// that was in `pfns` during the call, or some number that another thread has written to `out`.
-    pub fn resolve_shared(&self, pfns: &[AtomicU64], out: &[AtomicU64], status: &mut [Status]) {
-        self.resolve_groups(pfns, out, status);
+    /// pfns past the end of `out` are those that are looked up next in the batch.
+    pub fn resolve_shared(
+        &self,
+        batch: &mut Batch,
+        pfns: &[AtomicU64],
+        out: &[AtomicU64],
+        status: &mut [Status],
+    ) {
+        self.resolve_groups(batch, pfns, out, status);
     }
 
-    fn resolve_groups<I: Source, O: Sink>(&self, pfns: &[I], out: &[O], status: &mut [Status]) {
-        let groups = pfns
-            .chunks(GROUP)
-            .zip(out.chunks(GROUP))
-            .zip(status.chunks_mut(GROUP));
+    fn resolve_groups<I: Source, O: Sink>(
+        &self,
+        batch: &mut Batch,
+        pfns: &[I],
+        out: &[O],
+        status: &mut [Status],
+    ) {
         let mut view = self.packed.view();
-        for ((pfns, out), status) in groups {
-            let len = pfns.len().min(out.len()).min(status.len());
-            let (Some(pfns), Some(out), Some(status)) =
-                (pfns.get(..len), out.get(..len), status.get_mut(..len))
-            else {
+        let mut rest = pfns;
+        for (out, status) in out.chunks(GROUP).zip(status.chunks_mut(GROUP)) {
+            let len = rest.len().min(out.len()).min(status.len());
+            let (Some(out), Some(status)) = (out.get(..len), status.get_mut(..len)) else {
                 return;
             };
-            if view.resolve(pfns, out) < SPECIAL {
-                status.fill(Status::Ok);
+            let pfns = rest;
+            rest = rest.get(len..).unwrap_or_default();
+            let worst = batch.resolve(view, pfns, out, status);
+            if worst != LOOK_UP {
                 continue;
             }
             let groups = pfns
@@ -60,7 +103,8 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         }
     }
 
-    /// Resolves a small group in copies: numbers that others may change are not read twice.
+    /// Resolves a small group, some of whose entries may not be summarized, in copies: numbers that
+    /// others may change are not read twice.
     fn resolve_copies<'p, I: Source, O: Sink>(
         &'p self,
         view: &mut View<'p>,
@@ -72,38 +116,18 @@ impl<M: Memory<MachineAddr>> P2m<M> {
         for (copy, pfn) in copies.iter_mut().zip(pfns) {
             *copy = Pfn(pfn.get());
         }
-        let (Some(copies), Some(entries)) =
-            (copies.get(..pfns.len()), entries.get_mut(..pfns.len()))
+        let (Some(copies), Some(entries)) = (copies.get(..out.len()), entries.get_mut(..out.len()))
         else {
             return;
         };
-        self.resolve_entries(view, copies, entries, status);
-        for (out, entry) in out.iter().zip(entries) {
-            out.set(entry.0);
-        }
-    }
-
-    /// Resolves a group in which not all entries are frames.
-    fn resolve_entries<'p>(
-        &'p self,
-        view: &mut View<'p>,
-        pfns: &[Pfn],
-        out: &mut [Mfn],
-        status: &mut [Status],
-    ) {
-        let worst = view.resolve(pfns, Cell::from_mut(&mut *out).as_slice_of_cells());
-        if worst == LOOK_UP {
-            self.look_up(pfns, out, status);
-            *view = self.packed.view();
+        let cells = Cell::from_mut(&mut *entries).as_slice_of_cells();
+        if view.resolve(copies, cells) != LOOK_UP {
+            gather::decode(cells, out, status, &STATUSES);
             return;
         }
-        // Without branches on entries, which are unpredictable.
-        for (out, status) in out.iter_mut().zip(status) {
-            // Packed entries have 32 bits.
-            let packed = out.0 as u32;
-            *status = packed::status(packed).unwrap_or_default();
-            *out = if packed < SPECIAL { *out } else { Mfn(NONE) };
-        }
+        self.look_up(copies, entries, status);
+        *view = self.packed.view();
+        gather::copy(Cell::from_mut(entries).as_slice_of_cells(), out);
     }
 
     /// Finishes a group of which not all entries are summarized: `out` has the packed entries.

@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::addr::{Mfn, Pfn};
+use crate::status::{Status, NONE};
 
 /// log2 of the pfns of an extent.
 pub(super) const EXTENT_SHIFT: u32 = 9;
@@ -26,6 +27,8 @@ pub(super) const SPECIAL: u32 = 0xffff_fff0;
 /// To be looked up in the P2M itself: not summarized, or the mfn is too large to pack (on hosts with
 /// more than 16 TiB).
 pub(super) const LOOK_UP: u32 = u32::MAX;
+/// The number of entries from [`SPECIAL`] on.
+pub(super) const KINDS: usize = (LOOK_UP - SPECIAL) as usize + 1;
 
 /// A number in memory, of the layout of u64.
 pub(super) trait Source {
@@ -82,7 +85,8 @@ pub(super) fn flat<I: Source, O: Sink>(
     worst.max(one_by_one(table, start, pfns, out))
 }
 
-/// The same from pfn 0, for a table that is larger than the caches and pfns that are far apart.
+/// The same from pfn 0, for a table that is larger than the caches and pfns that are far apart. `pfns`
+/// may be longer than `out`: the rest are those that are looked up next, whose entries are prefetched.
 #[inline]
 pub(super) fn far<I: Source, O: Sink>(table: &[AtomicU32], pfns: &[I], out: &[O]) -> u32 {
     let (done, worst) = vectors::far(table, pfns, out);
@@ -125,6 +129,78 @@ pub(super) fn summarized<I: Source, O: Sink>(
     worst
 }
 
+/// [`flat`] and [`decode`] in one.
+#[inline]
+pub(super) fn decoded<I: Source, O: Sink>(
+    table: &[AtomicU32],
+    start: Pfn,
+    (pfns, out): (&[I], &[O]),
+    statuses: &mut [Status],
+    kinds: &[Status; KINDS],
+) -> u32 {
+    let (done, mut worst) = vectors::decoded(table, start, (pfns, out), statuses, kinds);
+    let (pfns, out) = rest(pfns, out, done);
+    let statuses = statuses.get_mut(done..).unwrap_or_default();
+    for ((pfn, out), status) in pfns.iter().zip(out).zip(statuses) {
+        let entry = at(table, pfn.get().wrapping_sub(start.0)).unwrap_or(LOOK_UP);
+        worst = worst.max(entry);
+        decode_one(entry.into(), out, status, kinds);
+    }
+    worst
+}
+
+#[inline]
+fn decode_one<O: Sink>(entry: u64, out: &O, status: &mut Status, kinds: &[Status; KINDS]) {
+    let kind = entry.checked_sub(SPECIAL.into());
+    let kind = kind.and_then(|kind| kinds.get(usize::try_from(kind).ok()?));
+    *status = kind.copied().unwrap_or_default();
+    out.set(if kind.is_some() { NONE } else { entry });
+}
+
+/// Writes each pfn, plus a distance, to `out`. Returns the bits in which pfns differ from `first`. The
+/// slices must be of equal length.
+#[inline]
+pub(super) fn consecutive<I: Source, O: Sink>(
+    distance: u64,
+    first: Pfn,
+    pfns: &[I],
+    out: &[O],
+) -> u64 {
+    let (done, mut different) = vectors::consecutive(distance, first, pfns, out);
+    let (pfns, out) = rest(pfns, out, done);
+    for (pfn, out) in pfns.iter().zip(out) {
+        let pfn = pfn.get();
+        different |= pfn ^ first.0;
+        out.set(pfn.wrapping_add(distance));
+    }
+    different
+}
+
+/// Replaces entries by mfns, or [`NONE`], and writes their statuses: `kinds` has those from [`SPECIAL`] on.
+/// The slices must be of equal length. `out` may be `entries`.
+#[inline]
+pub(super) fn decode<O: Sink>(
+    entries: &[Cell<Mfn>],
+    out: &[O],
+    statuses: &mut [Status],
+    kinds: &[Status; KINDS],
+) {
+    let done = vectors::decode(entries, out, statuses, kinds);
+    let (entries, out) = rest(entries, out, done);
+    let statuses = statuses.get_mut(done..).unwrap_or_default();
+    for ((entry, out), status) in entries.iter().zip(out).zip(statuses) {
+        decode_one(entry.get().0, out, status, kinds);
+    }
+}
+
+/// Copies mfns.
+#[inline]
+pub(super) fn copy<O: Sink>(mfns: &[Cell<Mfn>], out: &[O]) {
+    for (mfn, out) in mfns.iter().zip(out) {
+        out.set(mfn.get().0);
+    }
+}
+
 /// The entry at `index`.
 #[inline]
 fn at(table: &[AtomicU32], index: u64) -> Option<u32> {
@@ -144,10 +220,12 @@ fn rest<'s, I, O>(pfns: &'s [I], out: &'s [O], done: usize) -> (&'s [I], &'s [O]
 #[cfg(target_arch = "x86_64")]
 mod vectors {
     use std::arch::asm;
+    use std::cell::Cell;
     use std::sync::atomic::AtomicU32;
 
-    use super::{Sink, Source, EXTENT, EXTENT_SHIFT, SPECIAL, TABLE};
-    use crate::addr::Pfn;
+    use super::{Sink, Source, EXTENT, EXTENT_SHIFT, KINDS, SPECIAL, TABLE};
+    use crate::addr::{Mfn, Pfn};
+    use crate::status::Status;
 
     /// The numbers in a vector.
     const LANES: usize = 8;
@@ -325,11 +403,12 @@ mod vectors {
         (count, worst)
     }
 
-    /// How many pfns ahead an entry is prefetched. The processor itself looks ahead about as far.
-    const AHEAD: usize = 32;
+    /// How many pfns ahead an entry is prefetched.
+    const AHEAD: usize = 64;
 
     /// As [`super::flat`] from pfn 0, for some of the first pfns. Entries are prefetched: gathers are
-    /// slower if most of their lanes miss the caches.
+    /// slower if most of their lanes miss the caches. To the second-level cache, because that can wait
+    /// for more lines at once than the first: 48 instead of 16 on Sapphire Rapids.
     #[inline]
     pub(super) fn far<I: Source, O: Sink>(
         table: &[AtomicU32],
@@ -337,19 +416,19 @@ mod vectors {
         out: &[O],
     ) -> (usize, u32) {
         const { assert!(size_of::<I>() == 8 && size_of::<O>() == 8) };
-        let count = pfns.len().min(out.len()).saturating_sub(AHEAD);
+        let count = out.len().min(pfns.len().saturating_sub(AHEAD));
         if count == 0 {
             return (0, 0);
         }
         let mut worst = 0_u32;
-        // SAFETY: `count` is not 0, and at least AHEAD less than the length of `pfns` and `out`, whose
-        // elements have 8 bytes. Entries are loaded if their index is less than the length of the table.
-        // A prefetch of any address is allowed. For the rest see `flat`.
+        // SAFETY: `count` is not 0, at most the length of `out`, and at least AHEAD less than that of
+        // `pfns`; their elements have 8 bytes. Entries are loaded if their index is less than the length
+        // of the table. A prefetch of any address is allowed. For the rest see `flat`.
         unsafe {
             asm!(
                 "2:",
                 "mov {pfn}, [{pfns} + {i} * 8 + {ahead} * 8]",
-                "prefetcht0 [{table} + {pfn} * 4]",
+                "prefetcht1 [{table} + {pfn} * 4]",
                 "mov {pfn}, [{pfns} + {i} * 8]",
                 // LOOK_UP.
                 "mov {entry:e}, -1",
@@ -378,14 +457,230 @@ mod vectors {
         }
         (count, worst)
     }
+
+    /// As [`super::decoded`], for some of the first pfns: their number, and the largest entry.
+    #[inline(always)]
+    pub(super) fn decoded<I: Source, O: Sink>(
+        table: &[AtomicU32],
+        start: Pfn,
+        (pfns, out): (&[I], &[O]),
+        statuses: &mut [Status],
+        kinds: &[Status; KINDS],
+    ) -> (usize, u32) {
+        const { assert!(size_of::<Status>() == 1 && KINDS == 16) };
+        let count = whole(pfns, out).min(statuses.len() / LANES * LANES);
+        if count == 0 {
+            return (0, 0);
+        }
+        let mut worst = 0_u32;
+        // SAFETY: as for `flat` and `decode`.
+        unsafe {
+            asm!(
+                "vpbroadcastq zmm4, {start}",
+                "vpbroadcastq zmm5, {len}",
+                "vpternlogd zmm7, zmm7, zmm7, 0xff",
+                "vpxor xmm6, xmm6, xmm6",
+                "vpmovzxbd zmm8, [{kinds}]",
+                "vpbroadcastd ymm9, {special:e}",
+                "2:",
+                "vmovdqu64 zmm0, [{pfns} + {i} * 8]",
+                "vpsubq zmm0, zmm0, zmm4",
+                "vpcmpltuq k1, zmm0, zmm5",
+                "vmovdqa ymm1, ymm7",
+                "vpgatherqd ymm1 {{k1}}, [{table} + zmm0 * 4]",
+                "vpmaxud ymm6, ymm6, ymm1",
+                "vpcmpud k2, ymm1, ymm9, 5",
+                "vpmovzxdq zmm2, ymm1",
+                "vpermd zmm3 {{k2}} {{z}}, zmm1, zmm8",
+                "vmovdqa64 zmm2 {{k2}}, zmm7",
+                "vpmovdb xmm3, ymm3",
+                "vmovdqu64 [{out} + {i} * 8], zmm2",
+                "vmovq [{statuses} + {i}], xmm3",
+                "add {i}, 8",
+                "cmp {i}, {count}",
+                "jb 2b",
+                "vextracti128 xmm0, ymm6, 1",
+                "vpmaxud xmm6, xmm6, xmm0",
+                "vpshufd xmm0, xmm6, 0x4e",
+                "vpmaxud xmm6, xmm6, xmm0",
+                "vpshufd xmm0, xmm6, 0xb1",
+                "vpmaxud xmm6, xmm6, xmm0",
+                "vmovd {worst:e}, xmm6",
+                "vzeroupper",
+                kinds = in(reg) kinds.as_ptr(),
+                special = in(reg) SPECIAL,
+                start = in(reg) start.0,
+                len = in(reg) table.len(),
+                table = in(reg) table.as_ptr(),
+                pfns = in(reg) pfns.as_ptr(),
+                out = in(reg) out.as_ptr(),
+                statuses = in(reg) statuses.as_mut_ptr(),
+                count = in(reg) count,
+                i = inout(reg) 0_usize => _,
+                worst = lateout(reg) worst,
+                out("k1") _, out("k2") _,
+                // As in `flat`.
+                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _,
+                out("xmm5") _, out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _,
+                out("xmm10") _, out("xmm11") _, out("xmm12") _, out("xmm13") _, out("xmm14") _,
+                out("xmm15") _,
+                options(nostack),
+            );
+        }
+        (count, worst)
+    }
+
+    /// As [`super::decode`], for some of the first entries: their number.
+    #[inline(always)]
+    pub(super) fn decode<O: Sink>(
+        entries: &[Cell<Mfn>],
+        out: &[O],
+        statuses: &mut [Status],
+        kinds: &[Status; KINDS],
+    ) -> usize {
+        const { assert!(size_of::<Status>() == 1 && size_of::<Cell<Mfn>>() == 8 && KINDS == 16) };
+        const { assert!(size_of::<O>() == 8) };
+        if !is_fast() {
+            return 0;
+        }
+        let count = entries.len().min(out.len()).min(statuses.len()) / LANES * LANES;
+        if count == 0 {
+            return 0;
+        }
+        // SAFETY: the processor has AVX-512F and VL. `count` is a multiple of LANES and not 0, and at
+        // most the length of the slices. `entries` and `out` have elements of 8 bytes, which may be
+        // written, also if both are the same: eight are loaded, then stored. The bytes that are stored
+        // in `statuses` are 0, which is a Status, and those of `kinds`: an index has 4 bits, and there
+        // are 16 of them.
+        unsafe {
+            asm!(
+                "vpmovzxbd zmm4, [{kinds}]",
+                "vpbroadcastq zmm5, {special}",
+                "vpternlogd zmm6, zmm6, zmm6, 0xff",
+                "2:",
+                "vmovdqu64 zmm0, [{entries} + {i} * 8]",
+                "vpcmpuq k1, zmm0, zmm5, 5",
+                // By the low bits of each entry; the upper halves are ignored.
+                "vpermd zmm1, zmm0, zmm4",
+                "vmovdqa64 zmm1 {{k1}} {{z}}, zmm1",
+                "vmovdqa64 zmm0 {{k1}}, zmm6",
+                "vpmovqb xmm1, zmm1",
+                "vmovq [{statuses} + {i}], xmm1",
+                "vmovdqu64 [{out} + {i} * 8], zmm0",
+                "add {i}, 8",
+                "cmp {i}, {count}",
+                "jb 2b",
+                "vzeroupper",
+                kinds = in(reg) kinds.as_ptr(),
+                special = in(reg) u64::from(SPECIAL),
+                entries = in(reg) entries.as_ptr(),
+                out = in(reg) out.as_ptr(),
+                statuses = in(reg) statuses.as_mut_ptr(),
+                count = in(reg) count,
+                i = inout(reg) 0_usize => _,
+                out("k1") _,
+                // As in `flat`.
+                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _,
+                out("xmm5") _, out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _,
+                out("xmm10") _, out("xmm11") _, out("xmm12") _, out("xmm13") _, out("xmm14") _,
+                out("xmm15") _,
+                options(nostack),
+            );
+        }
+        count
+    }
+
+    /// As [`super::consecutive`], for some of the first pfns: their number, and the bits.
+    #[inline(always)]
+    pub(super) fn consecutive<I: Source, O: Sink>(
+        distance: u64,
+        first: Pfn,
+        pfns: &[I],
+        out: &[O],
+    ) -> (usize, u64) {
+        let count = whole(pfns, out);
+        if count == 0 {
+            return (0, 0);
+        }
+        let mut different = 0_u64;
+        // SAFETY: as for `flat`; there is no table.
+        unsafe {
+            asm!(
+                "vpbroadcastq zmm4, {distance}",
+                "vpbroadcastq zmm5, {first}",
+                "vpxor xmm6, xmm6, xmm6",
+                "2:",
+                "vmovdqu64 zmm0, [{pfns} + {i} * 8]",
+                "vpaddq zmm1, zmm0, zmm4",
+                // different | (pfn ^ first)
+                "vpternlogq zmm6, zmm0, zmm5, 0xf6",
+                "vmovdqu64 [{out} + {i} * 8], zmm1",
+                "add {i}, 8",
+                "cmp {i}, {count}",
+                "jb 2b",
+                "vextracti64x4 ymm0, zmm6, 1",
+                "vporq ymm6, ymm6, ymm0",
+                "vextracti128 xmm0, ymm6, 1",
+                "vpor xmm6, xmm6, xmm0",
+                "vpshufd xmm0, xmm6, 0x4e",
+                "vpor xmm6, xmm6, xmm0",
+                "vmovq {different}, xmm6",
+                "vzeroupper",
+                distance = in(reg) distance,
+                first = in(reg) first.0,
+                pfns = in(reg) pfns.as_ptr(),
+                out = in(reg) out.as_ptr(),
+                count = in(reg) count,
+                i = inout(reg) 0_usize => _,
+                different = lateout(reg) different,
+                // As in `flat`.
+                out("xmm0") _, out("xmm1") _, out("xmm2") _, out("xmm3") _, out("xmm4") _,
+                out("xmm5") _, out("xmm6") _, out("xmm7") _, out("xmm8") _, out("xmm9") _,
+                out("xmm10") _, out("xmm11") _, out("xmm12") _, out("xmm13") _, out("xmm14") _,
+                out("xmm15") _,
+                options(nostack),
+            );
+        }
+        (count, different)
+    }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
 mod vectors {
+    use std::cell::Cell;
     use std::sync::atomic::AtomicU32;
 
-    use super::{Sink, Source};
-    use crate::addr::Pfn;
+    use super::{Sink, Source, KINDS};
+    use crate::addr::{Mfn, Pfn};
+    use crate::status::Status;
+
+    pub(super) fn decoded<I: Source, O: Sink>(
+        _: &[AtomicU32],
+        _: Pfn,
+        _: (&[I], &[O]),
+        _: &mut [Status],
+        _: &[Status; KINDS],
+    ) -> (usize, u32) {
+        (0, 0)
+    }
+
+    pub(super) fn decode<O: Sink>(
+        _: &[Cell<Mfn>],
+        _: &[O],
+        _: &mut [Status],
+        _: &[Status; KINDS],
+    ) -> usize {
+        0
+    }
+
+    pub(super) fn consecutive<I: Source, O: Sink>(
+        _: u64,
+        _: Pfn,
+        _: &[I],
+        _: &[O],
+    ) -> (usize, u64) {
+        (0, 0)
+    }
 
     pub(super) fn flat<I: Source, O: Sink>(
         _: &[AtomicU32],
@@ -473,6 +768,78 @@ mod tests {
         }
     }
 
+    #[test]
+    fn entries_become_mfns_and_statuses() {
+        let kinds: [Status; KINDS] = std::array::from_fn(|i| Status::ALL[i + 1]);
+        let near = [0, 1, TABLE, SPECIAL - 1, 15, SPECIAL, LOOK_UP, SPECIAL + 7];
+        for count in [0, 1, 7, 8, 9, 16, 100] {
+            let entries: Vec<_> = (0..count)
+                .map(|i: usize| match i % 3 {
+                    0 => near[i / 3 % near.len()],
+                    1 => SPECIAL + i as u32 % KINDS as u32,
+                    _ => (i as u32).wrapping_mul(0x9e37_79b9),
+                })
+                .collect();
+            let want = |entry: &u32| match entry.checked_sub(SPECIAL) {
+                Some(kind) => (NONE, kinds[kind as usize]),
+                None => (u64::from(*entry), Status::Ok),
+            };
+            let want: Vec<_> = entries.iter().map(want).collect();
+            let cells = |entries: &[u32]| -> Vec<_> {
+                let mfns = entries.iter().map(|entry| Cell::new(Mfn((*entry).into())));
+                mfns.collect()
+            };
+            let (from, other) = (cells(&entries), cells(&vec![3; count]));
+            let (table, first) = (atomic(&entries), 7_000);
+            let pfns: Vec<_> = (first..).map(Pfn).take(count).collect();
+            let (mfns, mut statuses) = (cells(&vec![3; count]), vec![Status::Io; count]);
+            let worst = decoded(&table, Pfn(first), (&pfns, &mfns), &mut statuses, &kinds);
+            assert_eq!(worst, entries.iter().copied().max().unwrap_or(0));
+            let found = mfns.iter().map(|mfn| mfn.get().0).zip(statuses);
+            assert!(found.eq(want.iter().copied()));
+            // Elsewhere, and where they are.
+            for out in [&other, &from] {
+                let mut statuses = vec![Status::Io; count];
+                decode(&from, out, &mut statuses, &kinds);
+                let found = out.iter().map(|mfn| mfn.get().0).zip(statuses);
+                assert!(found.eq(want.iter().copied()));
+            }
+        }
+    }
+
+    #[test]
+    fn consecutive_frames_are_at_a_distance() {
+        let first = Pfn(0x5678);
+        for count in [0_usize, 1, 7, 8, 9, 20] {
+            // The last one: no pfn is different.
+            for odd in 0..=count {
+                let mut pfns = vec![first; count];
+                let mut want = 0;
+                if let Some(pfn) = pfns.get_mut(odd) {
+                    want = 1 << 63 | 1 << (odd + 9) | 1;
+                    pfn.0 ^= want;
+                }
+                let out: Vec<_> = pfns.iter().map(|_| AtomicU64::new(5)).collect();
+                assert_eq!(consecutive(u64::MAX - 2, first, &pfns, &out), want);
+                let found = out.into_iter().map(AtomicU64::into_inner);
+                assert!(found.eq(pfns.iter().map(|pfn| pfn.0.wrapping_sub(3))));
+            }
+        }
+    }
+
+    #[test]
+    fn pfns_that_are_looked_up_next_have_no_result() {
+        let table = atomic(&[4; 300]);
+        let pfns = vec![Pfn(9); 300];
+        for count in [0, 1, 200, 236, 237, 300] {
+            let out: Vec<_> = (0..300).map(|_| AtomicU64::new(5)).collect();
+            far(&table, &pfns, &out[..count]);
+            let found = out.into_iter().map(AtomicU64::into_inner);
+            let want = (0..300).map(|i| if i < count { 4 } else { 5 });
+            assert!(found.eq(want));
+        }
+    }
+
     /// Makes a function that has eight vectors during a lookup and returns them doubled twice: the compiler
     /// keeps them in registers that the lookup does not change.
     #[cfg(target_arch = "x86_64")]
@@ -512,6 +879,21 @@ mod tests {
         beside!(by_summary, table, pfns, out, {
             vectors::summarized(&table[..1], table, pfns, out)
         });
+        beside!(with_statuses, table, pfns, out, {
+            vectors::decoded(
+                table,
+                Pfn(0),
+                (pfns, out),
+                &mut [Status::Ok; 64],
+                &[Status::Io; KINDS],
+            )
+        });
+        beside!(in_place, _table, _pfns, out, {
+            vectors::decode(out, out, &mut [Status::Ok; 64], &[Status::Io; KINDS])
+        });
+        beside!(moved, _table, pfns, out, {
+            vectors::consecutive(7, Pfn(0), pfns, out)
+        });
         if !is_x86_feature_detected!("avx2") {
             return;
         }
@@ -522,9 +904,12 @@ mod tests {
             [
                 by_table(&table, &pfns, &numbers(1)),
                 by_summary(&table, &pfns, &numbers(1)),
+                with_statuses(&table, &pfns, &numbers(1)),
+                in_place(&table, &pfns, &numbers(1)),
+                moved(&table, &pfns, &numbers(1)),
             ]
         };
-        assert_eq!(found, [numbers(4); 2]);
+        assert_eq!(found, [numbers(4); 5]);
     }
 
     #[test]

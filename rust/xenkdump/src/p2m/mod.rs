@@ -27,6 +27,7 @@ mod reverse;
 mod runs;
 mod table;
 
+pub use bulk::Batch;
 pub use compare::{Comparison, Disagreement};
 pub use directory::Source;
 pub use frames::{FrameRun, FrameRuns};

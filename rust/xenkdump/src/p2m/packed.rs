@@ -7,10 +7,11 @@
 //! have 4 bytes for each pfn, in a table of the whole P2M of which only these parts take memory. If
 //! most extents are such, or if the table is small, it has all entries, and lookups need no summary.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::OnceLock;
 
-use super::gather::{self, Sink, Source, EXTENT, EXTENT_SHIFT, LOOK_UP, SPECIAL, TABLE};
+use super::gather::{self, Sink, Source, EXTENT, EXTENT_SHIFT, KINDS, LOOK_UP, SPECIAL, TABLE};
 use super::pool::Pool;
 use super::{Entry, Special};
 use crate::addr::{Mfn, Pfn};
@@ -66,7 +67,7 @@ pub(super) fn pack(entry: Entry) -> u32 {
 }
 
 /// The status of a packed entry that is not a frame; `None` for [`LOOK_UP`].
-pub(super) fn status(packed: u32) -> Option<Status> {
+pub(super) const fn status(packed: u32) -> Option<Status> {
     Some(match packed {
         INVALID => Status::Invalid,
         FOREIGN => Status::Foreign,
@@ -82,6 +83,19 @@ pub(super) fn status(packed: u32) -> Option<Status> {
         _ => return None,
     })
 }
+
+/// The statuses of the packed entries from [`SPECIAL`] on; that of [`LOOK_UP`] is unspecified.
+pub(super) const STATUSES: [Status; KINDS] = {
+    let mut statuses = [Status::Ok; KINDS];
+    let mut kind = 0;
+    while kind < KINDS {
+        if let Some(status) = status(SPECIAL + kind as u32) {
+            statuses[kind] = status;
+        }
+        kind += 1;
+    }
+    statuses
+};
 
 /// Index of a pfn in its extent.
 #[inline]
@@ -266,26 +280,88 @@ pub(super) struct View<'p> {
 }
 
 impl View<'_> {
-    /// Writes the packed entry of each pfn to `out`; the slices must be of equal length. Returns the
-    /// largest entry.
+    /// Writes the packed entry of each pfn to `out`, and returns the largest entry. `pfns` must not be
+    /// shorter than `out`, and may be longer: the rest are those that are looked up next.
     #[inline]
     pub(super) fn resolve<I: Source, O: Sink>(self, pfns: &[I], out: &[O]) -> u32 {
+        let (all, pfns) = (pfns, pfns.get(..out.len()).unwrap_or_default());
         let (Some(first), Some(last)) = (pfns.first(), pfns.last()) else {
             return 0;
         };
+        let first = first.get();
+        let is_near = last.get().wrapping_sub(first) < NEAR;
         // Those of a sequence are mostly in extents of consecutive frames, for which no entry is read.
-        let is_near = last.get().wrapping_sub(first.get()) < NEAR;
-        if self.is_flat && !is_near {
-            return if self.table.len() <= SMALL * EXTENT {
+        if self.is_flat && !(is_near && self.summary(Pfn(first)) < TABLE) {
+            return if is_near || self.table.len() <= SMALL * EXTENT {
                 gather::flat(self.table, Pfn(0), pfns, out)
             } else {
-                gather::far(self.table, pfns, out)
+                gather::far(self.table, all, out)
             };
         }
         let groups = pfns.chunks(GROUP).zip(out.chunks(GROUP));
         groups.fold(0, |worst, (pfns, out)| {
             worst.max(self.by_summary(pfns, out))
         })
+    }
+
+    /// [`View::resolve`] with mfns, or [`NONE`](crate::status::NONE), and statuses in place of packed entries. Those whose
+    /// entry is [`LOOK_UP`] are unspecified.
+    #[inline]
+    pub(super) fn decoded<I: Source, O: Sink>(
+        self,
+        pfns: &[I],
+        out: &[O],
+        statuses: &mut [Status],
+    ) -> u32 {
+        let group = pfns.get(..out.len()).unwrap_or_default();
+        if self.is_flat && self.table.len() <= SMALL * EXTENT {
+            return gather::decoded(self.table, Pfn(0), (group, out), statuses, &STATUSES);
+        }
+        let mut rest = pfns;
+        let groups = out.chunks(GROUP).zip(statuses.chunks_mut(GROUP));
+        groups.fold(0, |worst, (out, statuses)| {
+            let pfns = rest;
+            rest = rest.get(out.len()..).unwrap_or_default();
+            worst.max(self.decoded_group(pfns, out, statuses))
+        })
+    }
+
+    /// [`View::decoded`] of a few pfns.
+    #[inline]
+    fn decoded_group<I: Source, O: Sink>(
+        self,
+        pfns: &[I],
+        out: &[O],
+        statuses: &mut [Status],
+    ) -> u32 {
+        let group = pfns.get(..out.len()).unwrap_or_default();
+        let (Some(first), Some(last)) = (group.first(), group.last()) else {
+            return 0;
+        };
+        let first = Pfn(first.get());
+        let is_scattered = (TABLE..SPECIAL).contains(&self.summary(first));
+        if one_extent(first.0 ^ last.get()) && is_scattered {
+            let (start, table) = self.extent(first);
+            let worst = gather::decoded(table, start, (group, out), statuses, &STATUSES);
+            if worst != LOOK_UP {
+                return worst;
+            }
+        }
+        let mut entries = [Mfn(0); GROUP];
+        let entries = Cell::from_mut(entries.as_mut_slice()).as_slice_of_cells();
+        let entries = entries.get(..out.len()).unwrap_or_default();
+        let worst = self.resolve(pfns, entries);
+        gather::decode(entries, out, statuses, &STATUSES);
+        worst
+    }
+
+    /// The first pfn of a pfn's extent, and its entries in the table.
+    #[inline]
+    fn extent(&self, pfn: Pfn) -> (Pfn, &[AtomicU32]) {
+        let start = pfn.0 - within(pfn);
+        let table = to_index(start).and_then(|start| self.table.get(start..));
+        let table = table.and_then(|table| table.get(..EXTENT));
+        (Pfn(start), table.unwrap_or_default())
     }
 
     /// [`View::resolve`] of a few pfns by the summaries of their extents.
@@ -303,10 +379,8 @@ impl View<'_> {
                     return 0;
                 }
             } else if summary < SPECIAL {
-                let start = first.0 - within(first);
-                let table = to_index(start).and_then(|start| self.table.get(start..));
-                let table = table.and_then(|table| table.get(..EXTENT));
-                let worst = gather::flat(table.unwrap_or_default(), Pfn(start), pfns, out);
+                let (start, table) = self.extent(first);
+                let worst = gather::flat(table, start, pfns, out);
                 if worst != LOOK_UP {
                     return worst;
                 }
@@ -329,12 +403,7 @@ impl View<'_> {
 #[inline]
 fn consecutive<I: Source, O: Sink>(mfn: Mfn, pfn: Pfn, pfns: &[I], out: &[O]) -> bool {
     let distance = mfn.0.wrapping_add(within(pfn)).wrapping_sub(pfn.0);
-    let mut different = 0;
-    for (other, out) in pfns.iter().zip(out) {
-        let other = other.get();
-        different |= other ^ pfn.0;
-        out.set(other.wrapping_add(distance));
-    }
+    let different = gather::consecutive(distance, pfn, pfns, out);
     one_extent(different)
 }
 
@@ -345,9 +414,8 @@ fn to_index(number: u64) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::*;
+    use crate::status::NONE;
 
     fn summarize(packed: &Packed, entries: &[u32]) {
         for _ in 0..WARM {
@@ -377,7 +445,28 @@ mod tests {
         let out: Vec<_> = out.iter().map(|mfn| mfn.0 as u32).collect();
         assert!(worst < SPECIAL || out.contains(&worst));
         assert_eq!(worst >= SPECIAL, out.iter().any(|entry| *entry >= SPECIAL));
+        compare_decoded(view, pfns, &out);
         out
+    }
+
+    /// Also of fewer than all pfns, of which the rest are looked up next.
+    fn compare_decoded(view: View<'_>, pfns: &[Pfn], entries: &[u32]) {
+        for count in [pfns.len(), pfns.len() / 2, 300, 9, 1, 0] {
+            let (mut out, mut statuses) = (vec![Mfn(7); count], vec![Status::Io; count]);
+            let cells = Cell::from_mut(out.as_mut_slice()).as_slice_of_cells();
+            let worst = view.decoded(pfns, cells, &mut statuses);
+            assert_eq!(
+                worst >= SPECIAL,
+                entries[..count].iter().any(|e| *e >= SPECIAL)
+            );
+            for ((entry, mfn), found) in entries.iter().zip(out).zip(statuses) {
+                match status(*entry) {
+                    _ if *entry == LOOK_UP => assert_eq!(worst, LOOK_UP),
+                    None => assert_eq!((mfn, found), (Mfn((*entry).into()), Status::Ok)),
+                    Some(status) => assert_eq!((mfn, found), (Mfn(NONE), status)),
+                }
+            }
+        }
     }
 
     #[test]

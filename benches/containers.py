@@ -26,7 +26,7 @@ from . import large_kdump
 from .guests import folder
 from .opening import memory
 from .pairing import CORES, Figure, Pair, cores, emit, missing, parse, say
-from .peer_pairs import Job, Peer
+from .peer_pairs import Job, peer_of
 from .processes import Used, run
 from .synthetic import PAGE, Words
 
@@ -216,7 +216,7 @@ def at_random(
             job = Job("physical", name, str(path), dump.machine, some)
             out = np.empty((COUNT, 8), np.uint8)
             for peer_name, python in (("libkdumpfile", system_python), ("drgn", sys.executable)):
-                with Peer(peer_name, python, job, words.tolist()) as peer:
+                with peer_of(peer_name, python, job, words.tolist()) as peer:
                     if peer.first is None:
                         say(f"without {peer_name}: {peer.why()}")
                         continue

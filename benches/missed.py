@@ -46,6 +46,12 @@ FLOORS = (
     Floor(
         "objects .*|.* bytes, .*|.* members .*",
         "a loop over read|drgn|libkdumpfile",
+        "prefetched loads at known offsets",
+        "prefetched loads from the mapped file at known offsets: no translation, no checks",
+    ),
+    Floor(
+        "objects .*|.* bytes, .*|.* members .*",
+        "a loop over read|drgn|libkdumpfile",
         "numpy take from the file",
         "numpy's take from the mapped file, with the offsets as input: no translation, no checks",
     ),

@@ -1,18 +1,22 @@
 """The Python API compared with its alternatives, in alternation.
 
-``python -m benches.pairs TURNS LIBRARY NAME...``; the library is that of ``empty/``.
+``python -m benches.pairs TURNS LIBRARY NAME...``; the library is that of ``empty/``. The program
+``loads`` of the core's benches is beside it.
 """
 
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .guests import Guest, file_offsets, open_guest, open_uncached
 from .pairing import Pair, cores, emit, in_turn
+from .peer_pairs import LOADS, beside, loads
 from .synthetic import PAGE, SHAPES, Words
 
 LIST = 1 << 20
@@ -182,6 +186,10 @@ def objects_of(size: int, order: str, turns: int) -> Iterator[Pair]:
             times = in_turn(many, take, count, few)
             yield Pair(what, who, "numpy take from the file", count, *times)
         assert np.array_equal(out, theirs)
+    program = Path(sys.argv[2]).with_name("loads")
+    with cores(1), loads(program, guest.about.path, offsets, size) as least:
+        found, floor = beside(partial(many, 1), [least], count, few)
+        yield Pair(what, "read_many, 1 thread", LOADS, count, found, floor)
 
 
 def whole_domain(turns: int) -> Iterator[Pair]:

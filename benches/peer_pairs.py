@@ -1,7 +1,8 @@
 """Reads at many addresses of one dump, compared with drgn and libkdumpfile.
 
-``python -m benches.peer_pairs TURNS SYSTEM_PYTHON [VMCORE VMLINUX]``. The optional dump must be
-that of a Linux kernel without Xen, whose addresses both peers can translate.
+``python -m benches.peer_pairs TURNS SYSTEM_PYTHON LOADS [VMCORE VMLINUX]``. LOADS is the program of
+that name of the core's benches, which measures the floor of reads at random. The optional dump must
+be that of a Linux kernel without Xen, whose addresses both peers can translate.
 """
 
 import json
@@ -24,6 +25,8 @@ from .synthetic import PAGE, TABLES, Words
 COUNT = 1 << 17
 #: The required speedup, by order.
 TIMES = {"words in sequence": 300.0, "pages in sequence": 300.0, "words at random": 60.0}
+#: The floor: a program that gets the offsets in the mapped file as input.
+LOADS = "prefetched loads at known offsets"
 #: Objects at random: offset and size of each member that is read, within a cache line.
 OBJECTS = {
     "64 bytes": [(0, 64)],
@@ -60,26 +63,17 @@ class Job:
 
 
 class Peer:
-    """A peer, in a process of a Python interpreter in which it is installed."""
+    """A peer, in a process of its own; the protocol is that of ``peers.py``."""
 
-    def __init__(
-        self,
-        name: str,
-        python: str,
-        job: Job,
-        addresses: list[int],
-        members: Sequence[tuple[int, int]] = ((0, 8),),
-    ) -> None:
+    def __init__(self, command: Sequence[str | Path], job: dict[str, Any]) -> None:
         self.process = subprocess.Popen(
-            [python, Path(__file__).with_name("peers.py")],
+            list(command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        request = {"peer": name, "kind": job.kind, "path": job.path, "addresses": addresses}
-        request["members"] = members
-        self.first = self.request(json.dumps(request))
+        self.first = self.request(json.dumps(job))
 
     def request(self, line: str) -> Any:
         """Sends a line and returns the response; None if the peer has exited."""
@@ -111,6 +105,36 @@ class Peer:
         self.process.communicate()
 
 
+def peer_of(
+    name: str,
+    python: str,
+    job: Job,
+    addresses: list[int],
+    members: Sequence[tuple[int, int]] = ((0, 8),),
+) -> Peer:
+    """A peer in a Python interpreter in which it is installed."""
+    request = {"peer": name, "kind": job.kind, "path": job.path, "addresses": addresses}
+    program = Path(__file__).with_name("peers.py")
+    return Peer([python, program], {**request, "members": members})
+
+
+def loads(program: str | Path, path: str, offsets: Words, size: int) -> Peer:
+    """The floor of reads of so many bytes at offsets of a file."""
+    return Peer([program], {"path": path, "offsets": offsets.tolist(), "size": size})
+
+
+def beside(ours: Call, peers: Sequence[Peer], count: int, turns: int) -> list[list[float]]:
+    """The times of our call and of the peers, in turn."""
+    found: list[list[float]] = [[] for _ in range(len(peers) + 1)]
+    for turn in range(turns + 1):
+        ours()
+        times = [clock(ours, count), *(one.request("once more") for one in peers)]
+        if turn > 0:
+            for known, took in zip(found, times, strict=True):
+                known.append(took)
+    return found
+
+
 def pipe(end: IO[str] | None) -> IO[str]:
     assert end is not None
     return end
@@ -140,10 +164,10 @@ def virtual(vmcore: str, vmlinux: str) -> Job:
 
 
 def against(
-    job: Job, peer: Peer, name: str, order: str, words: Words, turns: int
+    job: Job, other: Peer, name: str, order: str, words: Words, turns: int
 ) -> Iterator[Pair]:
     """Measures one peer on one list, against one and two threads of ours."""
-    assert peer.first == job.space.u64(int(words[0])), f"{name} returned another value"
+    assert other.first == job.space.u64(int(words[0])), f"{name} returned another value"
     out = np.empty((len(words), 8), np.uint8)
     few = words[: 1 << 14].tolist()
 
@@ -170,7 +194,7 @@ def against(
             with cores(threads):
                 call()
                 found[who].append(clock(call, len(few) if call is loop else count))
-        theirs.append(peer.request("once more"))
+        theirs.append(other.request("once more"))
         if turn == 0:
             for times in (*found.values(), theirs):
                 times.clear()
@@ -180,7 +204,7 @@ def against(
         yield Pair(what, who, name, count, ours, theirs, wanted=wanted)
 
 
-def measured(turns: int, system_python: str, dump: list[str]) -> Iterator[Pair]:
+def measured(turns: int, system_python: str, program: str, dump: list[str]) -> Iterator[Pair]:
     jobs = [physical()]
     if dump:
         jobs.append(virtual(*dump))
@@ -188,17 +212,43 @@ def measured(turns: int, system_python: str, dump: list[str]) -> Iterator[Pair]:
         for order in TIMES:
             words = job.addresses(order)
             for name, python in (("drgn", sys.executable), ("libkdumpfile", system_python)):
-                with Peer(name, python, job, words.tolist()) as peer:
-                    if peer.first is None:
-                        say(f"without {name}: {peer.why()}")
+                with peer_of(name, python, job, words.tolist()) as other:
+                    if other.first is None:
+                        say(f"without {name}: {other.why()}")
                         continue
-                    yield from against(job, peer, name, order, words, turns)
+                    yield from against(job, other, name, order, words, turns)
             if job.kind == "physical":
                 yield floor(job, order, words, turns)
-        yield from objects(job, turns, system_python)
+                what = f"8 bytes, {job.kind} addresses of {job.dump}, {order}"
+                who, ours = reader_of_objects(job.space, words, [(0, 8)])
+                with peer_of("libkdumpfile", system_python, job, words.tolist()) as other:
+                    yield from with_floor(what, who, (job, words, 8), ours, other, program, turns)
+        yield from objects(job, turns, system_python, program)
 
 
-def objects(job: Job, turns: int, system_python: str) -> Iterator[Pair]:
+def with_floor(
+    what: str,
+    who: str,
+    reads: tuple[Job, Words, int],
+    ours: Call,
+    other: Peer,
+    program: str,
+    turns: int,
+) -> Iterator[Pair]:
+    """Our call and libkdumpfile, each against the floor of these reads, in the same turns."""
+    job, addresses, size = reads
+    count = len(addresses)
+    offsets = file_offsets(open_guest("64g").dump, addresses)
+    with loads(program, job.path, offsets, size) as least:
+        assert least.first == job.space.u64(int(addresses[0]))
+        peers = [least] if other.first is None else [least, other]
+        mine, floor, *theirs = beside(ours, peers, count, turns)
+    yield Pair(what, who, LOADS, count, mine, floor)
+    for times in theirs:
+        yield Pair(what, LOADS, "libkdumpfile", count, floor, times)
+
+
+def objects(job: Job, turns: int, system_python: str, program: str) -> Iterator[Pair]:
     """Objects at random and members of such, in one thread; peers read each member on its own."""
     lines = np.unique(job.addresses("words at random") & ~np.uint64(63))
     lines = np.random.default_rng(2).permutation(lines)
@@ -207,19 +257,13 @@ def objects(job: Job, turns: int, system_python: str) -> Iterator[Pair]:
         what = f"{size}, {job.kind} addresses of {job.dump}, at random"
         who, ours = reader_of_objects(job.space, lines, members)
         for name, python in (("drgn", sys.executable), ("libkdumpfile", system_python)):
-            with Peer(name, python, job, lines.tolist(), members) as peer:
-                if peer.first is None:
-                    continue
-                found: list[float] = []
-                theirs: list[float] = []
-                for turn in range(turns + 1):
-                    ours()
-                    times = clock(ours, count), peer.request("once more")
-                    if turn > 0:
-                        found.append(times[0])
-                        theirs.append(times[1])
-                yield Pair(what, who, name, count, found, theirs, wanted=60.0)
+            with peer_of(name, python, job, lines.tolist(), members) as other:
+                if other.first is not None:
+                    mine, theirs = beside(ours, [other], count, turns)
+                    yield Pair(what, who, name, count, mine, theirs, wanted=60.0)
         if job.kind == "physical":
+            with peer_of("libkdumpfile", system_python, job, lines.tolist(), members) as other:
+                yield from with_floor(what, who, (job, lines, 64), ours, other, program, turns)
             take = taker_of_lines(job, lines)
             yield Pair(
                 what, who, "numpy take from the file", count, *in_turn(ours, take, count, turns)
@@ -271,9 +315,9 @@ def floor(job: Job, order: str, words: Words, turns: int) -> Pair:
 
 def main() -> None:
     """Measures all. The peers run on the first core, as this process does with one thread."""
-    turns, system_python, *dump = sys.argv[1:]
+    turns, system_python, program, *dump = sys.argv[1:]
     with cores(1):
-        emit(measured(int(turns), system_python, dump))
+        emit(measured(int(turns), system_python, program, dump))
 
 
 if __name__ == "__main__":

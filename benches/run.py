@@ -176,7 +176,8 @@ class Bench:
     def peers(self) -> None:
         """drgn and libkdumpfile."""
         dump = self.options.kernel or []
-        self.module("peer_pairs", self.options.system_python, *dump)
+        floor = self.target / "release" / "loads"
+        self.module("peer_pairs", self.options.system_python, floor, *dump)
         if not dump:
             self.missing("drgn and libkdumpfile by virtual addresses (--kernel)")
         measured = {pair.theirs for pair in self.found if isinstance(pair, Pair)}

@@ -332,7 +332,8 @@ impl Bytes {
             .and_then(|room| room.checked_sub(at));
         let fit = room.map_or(0, |room| (room / step.max(1)).saturating_add(1));
         let mut target = self.0.buf_ptr().cast::<u8>().wrapping_add(at);
-        for bytes in found.iter().take(fit) {
+        let found = found.get(..fit).unwrap_or(found);
+        for bytes in file::prefetched(found, from, N) {
             if let Some(bytes) = bytes.get(from..).and_then(<[u8]>::first_chunk::<N>) {
                 // SAFETY: as in `put`; the last of `fit` places ends within the buffer.
                 unsafe { target.copy_from_nonoverlapping(bytes.as_ptr(), N) };

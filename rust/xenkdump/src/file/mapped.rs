@@ -255,6 +255,55 @@ impl Mapping {
     }
 }
 
+/// The bytes that a cache line has at least.
+const LINE: usize = 64;
+/// How many objects ahead one is prefetched. A processor has 10 to 16 cache misses in progress; with many
+/// more ahead, the copies, which have cache misses of their own, would wait for all of them.
+const AHEAD: usize = 32;
+
+/// Objects in scattered memory, in this order, for a loop that reads `len` bytes at offset `from` of each.
+/// The memory of those ahead is prefetched, so that cache and TLB misses overlap.
+#[inline(always)]
+pub fn prefetched<'f, 'm>(
+    objects: &'f [&'m [u8]],
+    from: usize,
+    len: usize,
+) -> impl Iterator<Item = &'m [u8]> + use<'f, 'm> {
+    for first in objects.iter().take(AHEAD) {
+        prefetch(first, from, len);
+    }
+    objects.iter().enumerate().map(move |(i, object)| {
+        if let Some(ahead) = objects.get(i.wrapping_add(AHEAD)) {
+            prefetch(ahead, from, len);
+        }
+        *object
+    })
+}
+
+/// Starts to load the cache lines of the first and the last of these bytes. Unlike a load it does not wait
+/// for the memory, and has no fault.
+#[inline(always)]
+fn prefetch(object: &[u8], from: usize, len: usize) {
+    let start = object.as_ptr().wrapping_add(from);
+    prefetch_line(start);
+    if start as usize % LINE + len > LINE {
+        prefetch_line(start.wrapping_add(len.saturating_sub(1)));
+    }
+}
+
+#[inline(always)]
+fn prefetch_line(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_mm_prefetch, _MM_HINT_T0};
+        // SAFETY: whatever the address, a prefetch changes nothing that the program can see: where there is
+        // no memory, or where the file was truncated, it does nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
+
 /// A barrier: earlier loads are completed before later ones. No instruction on x86.
 #[inline]
 fn after_loads() {
@@ -302,5 +351,31 @@ impl Deref for MappedFile {
 
     fn deref(&self) -> &RegularFile {
         &self.file
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_prefetched_in_order_wherever_they_are() {
+        let memory: Vec<_> = (0..=255).collect();
+        let objects: Vec<&[u8]> = (0..3 * AHEAD)
+            .map(|i| match i % 4 {
+                0 => &[],
+                1 => &memory[255..],
+                _ => &memory[i..],
+            })
+            .collect();
+        for count in [0, 1, AHEAD - 1, AHEAD, AHEAD + 1, objects.len()] {
+            let some = &objects[..count];
+            // Past the end of them, and in no memory at all.
+            for from in [0, 1, 300, 1 << 46, usize::MAX] {
+                for len in [0, 1, 8, LINE, LINE + 1, 1 << 46] {
+                    assert!(prefetched(some, from, len).eq(some.iter().copied()));
+                }
+            }
+        }
     }
 }

@@ -26,7 +26,7 @@ use crate::{Error, Result};
 
 pub(crate) use flattened::FIRST_BLOCK;
 pub use flattened::{is_flattened, Flattened};
-pub use mapped::MappedFile;
+pub use mapped::{prefetched, MappedFile};
 pub use storage::Storage;
 pub use unpack::{unpack, Compression, Extent, Failure, Size, Unpacked, Why};
 pub use zstd::{content_size as zstd_content_size, Decoder as ZstdDecoder, ZstdFile};

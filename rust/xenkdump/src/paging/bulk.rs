@@ -1,5 +1,7 @@
 //! Batches of virtual addresses.
 
+use std::cell::Cell;
+
 use super::format::Target;
 use super::{Level, Virtual};
 use crate::addr::{MachineAddr, VirtAddr, Word, PAGE_SHIFT, PAGE_SIZE};
@@ -15,6 +17,8 @@ const SHORT: usize = 16;
 /// log2 of the number of cached regions.
 const MIN_CACHE_SHIFT: u32 = 4;
 const MAX_CACHE_SHIFT: u32 = 16;
+/// log2 of the number of neighbouring regions whose slots are one after another.
+const BLOCK_SHIFT: u32 = 10;
 
 type Table = [u8; PAGE_SIZE];
 
@@ -63,6 +67,24 @@ impl Found {
     }
 }
 
+thread_local! {
+    /// The memory of the caches of this thread's last [`Translator`], empty. Threads are kept for the next
+    /// batch: what each would allocate anew is as large as its second-level cache, and the system would
+    /// have to provide it page by page.
+    static KEPT: Cell<[Vec<Region<'static>>; 2]> = const { Cell::new([Vec::new(), Vec::new()]) };
+}
+
+/// The memory of a cache for regions of other tables.
+#[expect(
+    clippy::unnecessary_filter_map,
+    reason = "it changes the lifetime in the type of the elements"
+)]
+fn emptied<'a>(mut regions: Vec<Region<'_>>) -> Vec<Region<'a>> {
+    regions.clear();
+    // The standard library collects elements of equal size where they were.
+    regions.into_iter().filter_map(|_| None).collect()
+}
+
 /// Translates batches of addresses in one thread.
 ///
 /// Tables of the last level are cached by the high part of the address, so that most addresses cost
@@ -73,25 +95,47 @@ pub struct Translator<'m, M> {
     /// The last two levels of the format.
     directory: &'static Level,
     last: &'static Level,
-    regions: Box<[Region<'m>]>,
+    regions: Vec<Region<'m>>,
     /// The same, one level up: tables of the second-to-last level.
-    directories: Box<[Region<'m>]>,
+    directories: Vec<Region<'m>>,
     window: Window<'m, MachineAddr>,
+}
+
+impl<M> Drop for Translator<'_, M> {
+    fn drop(&mut self) {
+        let used = [&mut self.regions, &mut self.directories].map(std::mem::take);
+        // Not at the end of the thread.
+        let _ = KEPT.try_with(|kept| {
+            let before = kept.take();
+            // Two may have been in use at once.
+            let larger = |(a, b): (Vec<_>, Vec<_>)| if a.capacity() < b.capacity() { b } else { a };
+            let [regions, directories] = used.map(emptied);
+            let [regions_before, directories_before] = before;
+            kept.set([
+                larger((regions, regions_before)),
+                larger((directories, directories_before)),
+            ]);
+        });
+    }
 }
 
 impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
     /// For about `expected` addresses.
     pub fn new(space: &'m Virtual<M>, expected: usize) -> Self {
         let bits = expected.max(1).ilog2().saturating_sub(2);
-        let empty = |bits: u32| {
+        let empty = |kept: Vec<Region<'static>>, bits: u32| {
             let region = Region {
                 key: NO_KEY,
                 table: None,
                 result: Found::WALK,
             };
-            alloc::filled(region, 1 << bits.clamp(MIN_CACHE_SHIFT, MAX_CACHE_SHIFT))
-                .into_boxed_slice()
+            let mut regions = emptied(kept);
+            let len = 1 << bits.clamp(MIN_CACHE_SHIFT, MAX_CACHE_SHIFT);
+            alloc::reserve_exact(&mut regions, len);
+            regions.resize(len, region);
+            regions
         };
+        let [regions, directories] = KEPT.try_with(Cell::take).unwrap_or_default();
         let levels: &'static [Level] = space.format().levels;
         let (directory, last) = match levels {
             [.., directory, last] => (directory, last),
@@ -102,8 +146,8 @@ impl<'m, M: Memory<MachineAddr>> Translator<'m, M> {
             space,
             directory,
             last,
-            regions: empty(bits),
-            directories: empty(bits / 2),
+            regions: empty(regions, bits),
+            directories: empty(directories, bits / 2),
             window: Window::default(),
         }
     }
@@ -370,9 +414,11 @@ fn entry_64(table: &Table, index: u64) -> u64 {
 /// The slot of a key in a cache of `len` regions, a power of two.
 #[inline]
 fn slot_index(len: usize, key: u64) -> usize {
-    // Fibonacci hashing: separates neighbours, and keys that differ in high bits only.
-    let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (hash >> 40) as usize & (len - 1)
+    // The regions of a block are one after another, so that those in use are in few pages and cache lines.
+    // Fibonacci hashing separates blocks, whether they are neighbours or differ in high bits only.
+    let block = (key >> BLOCK_SHIFT).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let first = block.wrapping_shr(len.leading_zeros() + 1);
+    first.wrapping_add(key) as usize & (len - 1)
 }
 
 #[inline]
@@ -382,4 +428,56 @@ fn slot<'a, 'm>(regions: &'a [Region<'m>], key: u64) -> &'a Region<'m> {
 
 fn slot_mut<'a, 'm>(regions: &'a mut [Region<'m>], key: u64) -> &'a mut Region<'m> {
     &mut regions[slot_index(regions.len(), key)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::Frames;
+    use crate::paging::X86_64;
+
+    #[test]
+    fn caches_are_allocated_once_in_a_thread() {
+        let space = Virtual::new(Frames::default(), &X86_64, MachineAddr(0));
+        let first = Translator::new(&space, 1 << 20);
+        let memory = |of: &Translator<'_, Frames>| {
+            let caches = [of.regions.as_ptr(), of.directories.as_ptr()];
+            caches.map(|cache| cache.addr())
+        };
+        let known = memory(&first);
+        let again = |expected| {
+            let next = Translator::new(&space, expected);
+            assert!(next.regions.iter().all(|region| region.key == NO_KEY));
+            (next.regions.len(), memory(&next))
+        };
+        // While the first is in use, another has memory of its own, which does not replace it.
+        let (len, other) = again(1 << 10);
+        assert_eq!(len, 1 << 8);
+        assert_ne!(other, known);
+        drop(first);
+        assert_eq!(again(1 << 10), (1 << 8, known));
+        assert_eq!(again(1 << 20), (1 << MAX_CACHE_SHIFT, known));
+    }
+
+    #[test]
+    fn slots_of_neighbours_differ() {
+        // As many regions as half of the slots: at random they would have 79 % as many slots.
+        for bits in MIN_CACHE_SHIFT..=MAX_CACHE_SHIFT {
+            let len = 1 << bits;
+            for base in [
+                0,
+                0xffff_8880_0000_0000_u64 >> 21,
+                (u64::MAX >> 21) - (len as u64),
+            ] {
+                let keys = base..base + len as u64 / 2;
+                let slots: std::collections::HashSet<_> =
+                    keys.map(|key| slot_index(len, key)).collect();
+                assert!(
+                    slots.len() * 20 > len * 7,
+                    "{bits} {base:#x} {}",
+                    slots.len()
+                );
+            }
+        }
+    }
 }

@@ -1,11 +1,9 @@
 //! Batches of addresses of a space.
 
-use std::hint::black_box;
-
 use super::held::{HeldPages, LONGEST_HELD_ROW};
 use super::{Space, Tables};
 use crate::addr::{Address, MachineAddr, Mfn, PseudoPhysAddr, VirtAddr, PAGE_SHIFT, PAGE_SIZE};
-use crate::file::part;
+use crate::file::{part, prefetched};
 use crate::memory::{Fault, Memory};
 use crate::p2m::{P2m, Physical};
 use crate::paging::Translator;
@@ -32,7 +30,7 @@ pub trait Rows {
         found: &[&[u8]],
         from: usize,
     ) {
-        for (row, bytes) in (first..).zip(found) {
+        for (row, bytes) in (first..).zip(prefetched(found, from, N)) {
             let bytes = bytes.get(from..).and_then(<[u8]>::first_chunk::<N>);
             if let Some(bytes) = bytes {
                 self.put(row, at, bytes);
@@ -571,13 +569,8 @@ pub(super) fn put_all(
         32 => rows.put_each::<32>(place, found, from),
         64 => rows.put_each::<64>(place, found, from),
         _ => {
-            let mut touched = 0;
-            for bytes in found {
-                touched ^= bytes.get(from).unwrap_or(&0);
-            }
-            black_box(touched);
             let (first, at) = place;
-            for (row, bytes) in (first..).zip(found) {
+            for (row, bytes) in (first..).zip(prefetched(found, from, size)) {
                 if let Some(bytes) = bytes.get(from..).and_then(|rest| rest.get(..size)) {
                     rows.put(row, at, bytes);
                 }

@@ -355,6 +355,6 @@ def test_a_sample_does_not_replace_files(
     dump.write_bytes(b"a real dump")
     assert main(["sample", str(tmp_path)]) == 2
     assert dump.read_bytes() == b"a real dump"
-    assert "vmcore exists (--force replaces it)" in capsys.readouterr().err
-    assert main(["sample", "--force", str(tmp_path)]) == 0
+    assert "vmcore exists (--overwrite replaces it)" in capsys.readouterr().err
+    assert main(["sample", "--overwrite", str(tmp_path)]) == 0
     assert dump.read_bytes().startswith(b"\x7fELF")

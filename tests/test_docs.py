@@ -168,6 +168,22 @@ def test_link_targets_exist() -> None:
             assert "://" in target or (ROOT / target).exists(), f"{page}: {target}"
 
 
+def headings(page: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub and mkdocs name them."""
+    text = re.sub(r"^```.*?^```$", "", PAGES[page], flags=re.M | re.S)
+    titles = re.findall(r"^#+ (.*)$", text, re.M)
+    plain = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title) for title in titles)
+    return {re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", title).lower()) for title in plain}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.endswith(".md")])
+def test_link_anchors_exist(page: str) -> None:
+    for path, anchor in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", PAGES[page]):
+        target = ((ROOT / page).parent / path).resolve() if path else ROOT / page
+        name = str(target.relative_to(ROOT))
+        assert anchor in headings(name), f"{page}: {path}#{anchor}"
+
+
 #: The first components of paths in the text.
 BASES = ("", "python/xenkdump_fast", "rust/xenkdump", "rust/xenkdump/src")
 

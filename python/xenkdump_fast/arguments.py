@@ -173,12 +173,21 @@ def check(
         if getattr(options, "vmcore", None) is not None and taken == 0:
             from .commands import hints
 
-            hint = hints.of_operand(words[0], problem)
+            hint = hints.of_operand(words[0], problem, files_of(command, options))
             problem += f"; there is no file {words[0]} either" if hint is None else f"; {hint}"
         parser.error(problem)
     needs_operands = operands is not None and (operands.hypervisor or not options.hypervisor)
     if needs_operands and operands is not None and operands.arity in ("1", "+") and not words:
-        parser.error(f"the following arguments are required: {operands.metavar}")
+        problem = f"the following arguments are required: {operands.metavar}"
+        # The shell has no files.
+        name = "xen_syms" if options.hypervisor else "vmlinux"
+        symbols: str | None = getattr(options, name, None)
+        if symbols is not None:
+            from .commands import hints
+
+            hint = hints.of_missing_file(symbols, files_of(command, options), metavar(operands))
+            problem += "" if hint is None else f"; there is no file {symbols}: {hint}"
+        parser.error(problem)
     if operands is not None and operands.choices is not None:
         for word in words:
             if word not in operands.choices:
@@ -264,6 +273,15 @@ def _add_arguments(parser: argparse.ArgumentParser, command: Command, module: Mo
     _add_common_options(parser, command)
     if hasattr(module, "add_options"):
         module.add_options(parser)
+
+
+def files_of(command: Command, options: argparse.Namespace) -> str:
+    """The files that a command takes, in words."""
+    if options.hypervisor:
+        return "[XEN-SYMS] VMCORE"
+    if command.vmlinux != "no":
+        return "[VMLINUX] VMCORE"
+    return "VMCORE, with --vmlinux VMLINUX" if hasattr(options, "kernels") else "VMCORE"
 
 
 def metavar(operands: Operands) -> str:
@@ -405,6 +423,8 @@ def _take_files(
         parser.error(f"the following arguments are required: {names}{given}")
     if command.vmlinux == "no" and not options.hypervisor and _kind(words[0]) == "kernel":
         only = f"xkdump {command.name} takes no VMLINUX before VMCORE"
+        if hasattr(options, "kernels"):
+            only += ", but --vmlinux VMLINUX"
         parser.error(f"{words[0]} is {_what(words[0])}: {only}")
     files = words[:count]
     if len(files) == 2 and _are_swapped(files):

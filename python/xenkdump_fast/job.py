@@ -14,7 +14,7 @@ from . import isolation
 from ._native import AbsentError, DumpError
 from ._typing import TYPE_CHECKING, Any, Protocol
 from .commands import Command
-from .commands.contract import OutputError, Result, Service, UsageError
+from .commands.contract import Operands, OutputError, Result, Service, UsageError
 from .output import writer
 from .output.writer import Writer
 
@@ -180,14 +180,25 @@ class Job:
         return every.status
 
     def _hinted(self, problem: str) -> str:
-        """The problem, and what an operand is that it names: perhaps a file was meant."""
-        # Behind the files of a command line; in the shell there are none.
-        words = getattr(self._options, "operands", ()) if self._options.vmcore else ()
-        if not words or not hasattr(self._options, "argv"):
+        """The problem, and what a word in it is: an operand in a file's place, or a file."""
+        options = self._options
+        # Of a command line; in the shell there are no files.
+        if not options.vmcore or not hasattr(options, "argv"):
             return problem
+        operands: Operands | None = getattr(self._module, "OPERANDS", None)
+        symbols = options.xen_syms if options.hypervisor else options.vmlinux
+        words: Sequence[str] = getattr(options, "operands", ())
+        is_of_symbols = symbols is not None and problem.startswith(f"{symbols}: ")
+        if operands is None or not (is_of_symbols or words):
+            return problem
+        from . import arguments
         from .commands import hints  # only for errors
 
-        text = hints.of_operand(words[0], problem)
+        files = arguments.files_of(self._command, options)
+        if is_of_symbols:
+            text = hints.of_missing_file(symbols, files, arguments.metavar(operands))
+        else:
+            text = hints.of_operand(words[0], problem, files)
         return problem if text is None else f"{problem}; {text}"
 
     def cut(self) -> None:

@@ -52,8 +52,10 @@ def test_text_and_json(
     assert text.startswith(f"{path}: ")
     assert text.endswith(" on disk\n")
     assert main(command) == 2
-    assert f"{path} exists (--force replaces it)" in capsys.readouterr().err
-    assert main([*command, "--force", "--json"]) == 0
+    assert f"{path} exists (--overwrite replaces it)" in capsys.readouterr().err
+    assert main([*command, "--force"]) == 0
+    capsys.readouterr()
+    assert main([*command, "--overwrite", "--json"]) == 0
     (file,) = json.loads(capsys.readouterr().out)["files"]
     assert file["file"] == str(path)
     assert file["size"] == path.stat().st_size
@@ -96,5 +98,18 @@ def test_all_domains(
     # Existing files are failures of their domains, not of the command.
     assert main(command) == 1
     captured = capsys.readouterr()
-    assert "exists (--force replaces it)" in captured.err
+    assert "exists (--overwrite replaces it)" in captured.err
     assert json.loads(captured.out)["files"] == []
+
+
+def test_replacing_a_file_accepts_no_other_build(
+    made: SyntheticDump, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    symbols = tmp_path / "xen-syms.map"
+    symbols.write_text("ffff82d040200000 T _start\nffff82d040200040 T __high_start\n")
+    path = tmp_path / "xen.vmcore"
+    path.write_bytes(b"old")
+    command = ["export", "--hypervisor", str(symbols), str(made.vmcore), "-o", str(path)]
+    assert main([*command, "--overwrite"]) == 1
+    assert "(--force continues anyway)" in capsys.readouterr().err
+    assert path.read_bytes() == b"old"

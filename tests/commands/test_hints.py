@@ -80,6 +80,30 @@ PROGRAM = (
         ("bt vmcore vmlinux vmlinux", 1, "vmlinux is an ELF executable, such as a vmlinux, and"),
         ("domains vmcore vmlinux", 1, "vmlinux is an ELF executable, such as a vmlinux, and"),
         ("sym vmcore linux_baner", 1, "did you mean linux_banner?"),
+        ("domains vmcore vmlinux", 1, "follows the files: these are VMCORE\n"),
+        ("vcpus vmcore vmlinux", 2, "these are VMCORE, with --vmlinux VMLINUX\n"),
+        ("vcpus vmlinux vmcore", 2, "takes no VMLINUX before VMCORE, but --vmlinux VMLINUX\n"),
+        (
+            "bt 1 vmcore",
+            3,
+            "1: No such file or directory; operands follow the files: [VMLINUX] VMCORE "
+            "[PID|TASK|COMM ...]\n",
+        ),
+        ("bt ./typo vmcore", 3, "./typo: No such file or directory\n"),
+        ("sys typo vmcore", 3, "typo: No such file or directory\n"),
+        ("sym linux_banner vmcore", 3, "operands follow the files: [VMLINUX] VMCORE"),
+        (
+            "p jiffies vmcore",
+            2,
+            "required: EXPRESSION; there is no file jiffies: operands follow the files: "
+            "[VMLINUX] VMCORE EXPRESSION [EXPRESSION ...]\n",
+        ),
+        (
+            "rd --hypervisor xen_start vmcore",
+            2,
+            "there is no file xen_start: operands follow the files: [XEN-SYMS] VMCORE",
+        ),
+        ("p vmlinux vmcore", 2, "arguments are required: EXPRESSION\n"),
         ("sys vmcore typo", 2, "unrecognized arguments: typo; there is no file typo either\n"),
         ("sys vmcore text", 2, "unrecognized arguments: text; text is a file of 5 bytes"),
         ("bt vmlinux", 2, "required: VMCORE; vmlinux is an ELF executable, such as a vmlinux\n"),

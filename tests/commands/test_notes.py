@@ -53,9 +53,9 @@ def test_overwriting(dump: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     target.write_text("mine")
     words = ["notes", str(dump), "--extract", "1", str(target)]
     assert main(words) == 2
-    assert "exists (--force overwrites it)" in capsys.readouterr().err
+    assert "exists (--overwrite replaces it)" in capsys.readouterr().err
     assert target.read_text() == "mine"
-    assert main([*words, "--force"]) == 0
+    assert main([*words, "--overwrite"]) == 0
     assert target.read_bytes() == DEVICE
     link = tmp_path / "link"
     link.symlink_to("nowhere")

@@ -51,7 +51,7 @@ def test_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {"System.map", "vmlinuz-lzo", "vmlinux.stripped", "vmlinux.debug"} <= set(written["one"])
     (tmp_path / "three" / "images").mkdir(parents=True)
     assert main(["sample", str(tmp_path / "three"), "--images"]) == 2
-    assert "exists (--force replaces it)" in capsys.readouterr().err
+    assert "exists (--overwrite replaces it)" in capsys.readouterr().err
 
 
 def test_half_a_terabyte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

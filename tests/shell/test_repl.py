@@ -162,6 +162,7 @@ def test_domains(shell: Shell, capsys: Capture) -> None:
         ("nonsense", 2, "nonsense: no such command; 'help' lists them"),
         ("sig 1", 2, "sig: no such command; outside of the shell, 'xkdump crash ... sig'"),
         ("drgn", 2, "drgn: no such command; outside of the shell, 'xkdump drgn' runs it"),
+        ("task_struct.pid 1", 2, "no such command; try struct task_struct.pid"),
         ("foreach bt", 2, "foreach: no such command; try bt --all"),
         ("sample /tmp/x", 2, "no such command; outside of the shell, 'xkdump sample' runs it"),
         ("triage x", 2, "no such command; outside of the shell, 'xkdump triage' runs it"),

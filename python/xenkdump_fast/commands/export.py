@@ -44,6 +44,8 @@ class Options(NamedTuple):
     dump_level: int = 0
     compress: "Compression | None" = None
     #: Replaces existing files.
+    overwrite: bool = False
+    #: Replaces existing files, and accepts a xen-syms of another build.
     force: bool = False
     #: Writes Xen.
     hypervisor: bool = False
@@ -81,7 +83,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         choices=_COMPRESSIONS,
         help="of the pages with --format kdump; default: zlib, which all readers have",
     )
-    add("--force", action="store_true", help="replace existing files")
+    add("--overwrite", action="store_true", help="replace existing files")
+    add(
+        "--force",
+        action="store_true",
+        help="as --overwrite; with --hypervisor also accept a xen-syms of another build",
+    )
 
 
 def _level(text: str) -> int:
@@ -146,14 +153,15 @@ def _request(options: Options, path: str) -> "Request":
 
     compression = options.compress or "zlib"
     level = options.dump_level
-    return Request(path, options.output_format, level, compression, options.force)
+    force = options.overwrite or options.force
+    return Request(path, options.output_format, level, compression, force)
 
 
 def _check(options: Options, path: str, sources: Iterable[str]) -> None:
     from ..export import writing
 
     try:
-        writing.check(path, sources, force=options.force)
+        writing.check(path, sources, force=options.overwrite or options.force)
     except writing.ExportError as error:
         raise UsageError(str(error)) from None
 

@@ -46,7 +46,7 @@ def write(dump: DumpFile, data: bytes, file: str, *, force: bool) -> None:
         with open(file, "wb" if force else "xb") as stream:
             stream.write(data)
     except FileExistsError:
-        raise UsageError(f"{file} exists (--force overwrites it)") from None
+        raise UsageError(f"{file} exists (--overwrite replaces it)") from None
     except OSError as error:
         raise OutputError(f"cannot write {file}: {error.strerror or error}") from None
 

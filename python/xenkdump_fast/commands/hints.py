@@ -1,5 +1,6 @@
 """What to type in place of a word that is not a command: crash's commands, and wrong places."""
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 
@@ -40,10 +41,10 @@ def of_options(command: str, option: str, known: Iterable[str] = ()) -> str | No
     return f"did you mean {', '.join(similar)}?" if similar else None
 
 
-def of_operand(word: str, problem: str) -> str | None:
+def of_operand(word: str, problem: str, takes: str = "[VMLINUX] VMCORE") -> str | None:
     """What a word behind the dump is, if a problem is about it and a file may have been meant.
 
-    None if there is nothing to say.
+    ``takes`` is what the command takes as files. None if there is nothing to say.
     """
     if word not in re.split(r"[\s:;,'()]+", problem):
         return None
@@ -51,11 +52,21 @@ def of_operand(word: str, problem: str) -> str | None:
 
     what = formats.what(word)
     if what is not None:
-        return f"{word} is {what}, and follows the files: these are [VMLINUX] VMCORE"
+        return f"{word} is {what}, and follows the files: these are {takes}"
     is_name = "/" in word or "." in word or f"has no task {word}" in problem
     if not is_name or word.isdecimal() or "did you mean" in problem:
         return None
     return f"there is no file {word} either"
+
+
+def of_missing_file(word: str, files: str, operands: str) -> str | None:
+    """What to say if a word in the place of a file before the dump names none.
+
+    It may be an operand; a path is none. None if there is nothing to say.
+    """
+    if "/" in word or "." in word or os.path.exists(word):
+        return None
+    return f"operands follow the files: {files} {operands}"
 
 
 def on_command_line(words: Sequence[str]) -> str | None:
@@ -92,6 +103,8 @@ def in_shell(name: str) -> str:
     other = _OTHER_NAMES.get(name)
     if other is not None:
         return f"try {other}"
+    if re.fullmatch(r"\w+\.[\w.,]+", name):
+        return f"try struct {name}"  # crash takes a struct for a command
     from ..suggestions import close
 
     found = close(name, COMMANDS)

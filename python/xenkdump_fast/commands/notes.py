@@ -29,8 +29,8 @@ class Options(NamedTuple):
 
     #: The number of a note, from 0 up, and the file to write its descriptor to.
     extract: Sequence[str] | None = None
-    #: Overwrites that file.
-    force: bool = False
+    #: Replaces that file.
+    overwrite: bool = False
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar=("N", "FILE"),
         help="write the descriptor of note N, counted from 0, to a file; - is stdout",
     )
-    parser.add_argument("--force", action="store_true", help="overwrite the file of --extract")
+    parser.add_argument(
+        "--overwrite", "--force", action="store_true", help="replace the file of --extract"
+    )
 
 
 class DecodedNote(NamedTuple):
@@ -58,7 +60,7 @@ def run(target: DumpFile, options: Options = Options()) -> "Notes | extraction.E
         number, file = options.extract
         note, data = extraction.descriptor(target, number)
         if file != "-":
-            extraction.write(target, data, file, force=options.force)
+            extraction.write(target, data, file, force=options.overwrite)
         shown = Notes(target.native.word, [_decoded(target, note)])
         return extraction.Extracted(shown.json()["notes"], data, file)
     notes = Lazy(

@@ -34,7 +34,7 @@ class Options(NamedTuple):
     #: Also the forms in which people have the image of a kernel.
     images: bool = False
     #: Replaces existing files.
-    force: bool = False
+    overwrite: bool = False
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -66,7 +66,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="also the folder images, with dom0's kernel as a vmlinuz of each compression, as "
         "compressed and stripped vmlinux, and as System.map",
     )
-    parser.add_argument("--force", action="store_true", help="replace existing files")
+    parser.add_argument(
+        "--overwrite", "--force", action="store_true", help="replace existing files"
+    )
     parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="same seed, same bytes")
 
 
@@ -91,7 +93,7 @@ def run(target: None, options: Options) -> "Written":
     UsageError if there is no such dump, OutputError if it cannot be written.
     """
     (directory,) = options.operands
-    if not options.force:
+    if not options.overwrite:
         _check_absent(Path(directory))
     try:
         made = xenkdump_forge.write_dump(
@@ -116,7 +118,7 @@ def _check_absent(directory: Path) -> None:
     names = ("vmlinux", "plan.json", "vmcore", "vmcore.2", "vmcore.3", "images")
     for path in (directory / name for name in names):
         if path.exists():
-            raise UsageError(f"{path} exists (--force replaces it)")
+            raise UsageError(f"{path} exists (--overwrite replaces it)")
 
 
 class JSON(TypedDict):

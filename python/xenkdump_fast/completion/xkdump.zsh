@@ -256,7 +256,8 @@ _shtab_xkdump_export_options=(
   "--format[default\: elf, a vmcore\; kdump\: kdump-compressed\; lime and raw\: memory alone]:output_format:(elf kdump lime raw)"
   "--dump-level[leave pages out, as makedumpfile\: the sum of 1 zeros, 2 caches without private data, 4 all caches, 8 user data, 16 free pages\; default\: 0]:N:"
   "--compress[of the pages with --format kdump\; default\: zlib, which all readers have]:compress:(zlib zstd none)"
-  "--force[replace existing files]"
+  "--overwrite[replace existing files]"
+  "--force[as --overwrite\; with --hypervisor also accept a xen-syms of another build]"
   "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
 )
 
@@ -535,7 +536,7 @@ _shtab_xkdump_notes_options=(
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
   "--extract[write the descriptor of note N, counted from 0, to a file\; - is stdout]:('N', 'FILE'):"
-  "--force[overwrite the file of --extract]"
+  {--overwrite,--force}"[replace the file of --extract]"
   "(*)::the dump:_files"
 )
 
@@ -673,7 +674,7 @@ _shtab_xkdump_sample_options=(
   "--format[default\: elf. Formats\: elf\: ELF vmcore\; kdump-raw\: kdump-compressed dump, its pages stored\; kdump-zlib\: the same, compressed by zlib (makedumpfile -c)\; kdump-lzo\: the same, by LZO (-l)\; kdump-snappy\: the same, by snappy (-p)\; kdump-zstd\: the same, by zstd (-z)\; kdump-split\: the same by zlib in three files (--split)\; flattened\: flattened ELF vmcore (makedumpfile -F -E)\; flattened-kdump\: flattened kdump-compressed dump (-F -c)\; lime\: LiME image, without notes\; xl-save\: xl save file of dom0, as of a PV domain\; xl-save-hvm\: the same as of an HVM guest\; xm-save\: xm save file of dom0 (up to Xen 4.5), as of a PV domain\; xm-save-hvm\: the same as of an HVM guest\; raw\: raw image of memory, without notes]:FORMAT:"
   "--compress[compress the dump as a whole. Compressions\: gzip, bzip2, xz, zstd, zstd-seekable]:COMPRESSION:"
   "--images[also the folder images, with dom0\'s kernel as a vmlinuz of each compression, as compressed and stripped vmlinux, and as System.map]"
-  "--force[replace existing files]"
+  {--overwrite,--force}"[replace existing files]"
   "--seed[same seed, same bytes]:N:"
   "(*)::where vmlinux, vmcore and plan.json are written:_files -/"
 )

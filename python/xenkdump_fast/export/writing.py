@@ -50,7 +50,7 @@ def check(path: str, sources: Iterable[str], *, force: bool) -> None:
         if os.path.exists(path) and not os.path.isfile(path):
             raise ExistsError(f"{path} is not a regular file")
         if not force:
-            raise ExistsError(f"{path} exists (--force replaces it)")
+            raise ExistsError(f"{path} exists (--overwrite replaces it)")
 
 
 def write(source: Source, request: Request, threads: int | None = None) -> Written:

@@ -83,7 +83,7 @@ def test_each_cpu_costs_the_same(command: str, tmp_path: Path, capsys: Capsys) -
 def test_stacks_of_pcpus_are_read_in_batches(
     command: str, most: int, tmp_path: Path, capsys: Capsys
 ) -> None:
-    """The stacks of Xen were read one by one, and each of their words was looked up: 52 calls."""
+    """Calls for each pCPU: 52 if each stack is read, and each of its words looked up, by itself."""
     counts = []
     for count in (100, 200):
         host = write_scaled_host(tmp_path, Scale(cpus=count, domains=1))

@@ -138,7 +138,8 @@ class Job:
             return ExitStatus.OK
         result: Result = self._module.run(self._target(), options)
         failure: str | None = getattr(result, "failure", None)
-        failure = failure and self._hinted(failure)
+        if failure is not None:
+            failure = self._hinted(failure)
 
         of_target = self._warnings
         self._warnings = lambda: [*of_target(), *getattr(result, "warnings", ())]
@@ -181,7 +182,7 @@ class Job:
 
     def _hinted(self, problem: str) -> str:
         """The problem, and what an operand is that it names: perhaps a file was meant."""
-        # Behind the files of a command line; in the shell there are none.
+        # Only operands behind the files of a command line: lines of the shell have no files.
         words = getattr(self._options, "operands", ()) if self._options.vmcore else ()
         if not words or not hasattr(self._options, "argv"):
             return problem
@@ -196,14 +197,14 @@ class Job:
 
     def fail(self, error: object, status: ExitStatus) -> int:
         """Reports an error, after the warnings: they may explain it."""
-        error = self._hinted(str(error))
+        problem = self._hinted(str(error))
         if self._options.json and not self._writes:
-            body = {"error": str(error), "status": int(status)}
+            body = {"error": problem, "status": int(status)}
             self._writer.json(self._name, self._options.vmcore, body, self._warnings)
         else:
             self._writer.warn(self._warnings())
         if status != ExitStatus.BUG:
-            writer.error(error)
+            writer.error(problem)
         return status
 
     def _target(self) -> Any:

@@ -19,8 +19,10 @@ COPY = "a copy of the pfns"
 
 
 class Floors:
-    """The functions of the library, for lists in batches. All results of a thread are in the same
-    array."""
+    """The functions of the library, for lists in batches.
+
+    Each batch writes its results to the start of the same array.
+    """
 
     def __init__(self, library: Path) -> None:
         loaded = CDLL(str(library.resolve()))

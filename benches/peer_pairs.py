@@ -119,7 +119,7 @@ def peer_of(
 
 
 def loads(program: str | Path, path: str, offsets: Words, size: int) -> Peer:
-    """The floor of reads of so many bytes at offsets of a file."""
+    """The floor of reads of ``size`` bytes at offsets of a file."""
     return Peer([program], {"path": path, "offsets": offsets.tolist(), "size": size})
 
 

@@ -83,7 +83,7 @@ def test_each_cpu_costs_the_same(command: str, tmp_path: Path, capsys: Capsys) -
 def test_stacks_of_pcpus_are_read_in_batches(
     command: str, most: int, tmp_path: Path, capsys: Capsys
 ) -> None:
-    """The stacks of Xen were read one by one, and each of their words was looked up: 52 calls."""
+    """Calls for each pCPU: 52 if each stack is read, and each of its words looked up, by itself."""
     counts = []
     for count in (100, 200):
         host = write_scaled_host(tmp_path, Scale(cpus=count, domains=1))
@@ -108,8 +108,8 @@ def test_numbers_of_vcpus_are_read_together(tmp_path: Path) -> None:
 def test_pages_of_scattered_reads_are_unmapped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capsys
 ) -> None:
-    """With 4,095 CPUs, 280 MiB of the file stayed mapped, 64 KiB for each CPU's stack."""
-    monkeypatch.setattr(memory, "MAX_UNRELEASED_READS", 100)
+    """Otherwise 280 MiB of the file stay mapped with 4,095 CPUs: 64 KiB for the stack of each."""
+    monkeypatch.setattr(memory, "MAX_UNRELEASED_XEN_READS", 100)
     host = write_scaled_host(tmp_path, Scale(cpus=300, domains=1))
     with counted() as calls:
         assert main(["vcpus", str(host.vmcore)]) == 0

@@ -36,10 +36,19 @@ class Limit(NamedTuple):
     comment: str
 
 
-def limits(path: Path) -> Iterator[Limit]:
-    """The limits in one file; SystemExit for one without a comment, or with the name of another."""
-    section, comment = "", list[str]()
+def limits(*paths: Path) -> Iterator[Limit]:
+    """The limits in files; SystemExit for one without a comment, or with the name of another."""
     names = set[str]()
+    for path in paths:
+        for limit in _limits(path):
+            if limit.name in names:
+                sys.exit(f"{path}: there are two limits {limit.name}")
+            names.add(limit.name)
+            yield limit
+
+
+def _limits(path: Path) -> Iterator[Limit]:
+    section, comment = "", list[str]()
     for line in path.read_text().splitlines():
         if found := _SECTION.match(line):
             section = found["name"]
@@ -49,9 +58,6 @@ def limits(path: Path) -> Iterator[Limit]:
         elif found := _CONSTANT.match(line):
             if not comment:
                 sys.exit(f"{path}: {found['name']} has no comment")
-            if found["name"] in names:
-                sys.exit(f"{path}: there are two limits {found['name']}")
-            names.add(found["name"])
             yield Limit(section, found["name"], found["value"].strip(), " ".join(comment))
         comment = []
 
@@ -59,9 +65,8 @@ def limits(path: Path) -> Iterator[Limit]:
 def table() -> str:
     """The table as Markdown, with sections in the order of the files."""
     rows: dict[str, list[Limit]] = {}
-    for path in SOURCES:
-        for limit in limits(path):
-            rows.setdefault(limit.section, []).append(limit)
+    for limit in limits(*SOURCES):
+        rows.setdefault(limit.section, []).append(limit)
     lines = ["| limit | value | what it limits, and why |", "|---|---|---|"]
     for section, found in rows.items():
         lines.append(f"| **{section}** | | |")

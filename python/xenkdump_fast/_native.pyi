@@ -47,9 +47,9 @@ TypeKind = Literal[
     "unknown",
 ]
 
-#: How the kernel links a list: list_head forward and backward, hlist_head.
 #: What a path lacks: a struct or a name that cannot be read, or what exceeds a limit.
 PathLoss = Literal["node", "name", "tree", "depth", "structs", "size", "steps"]
+#: How the kernel links a list: list_head forward and backward, hlist_head.
 ListLinks = Literal["circular", "backward", "null-terminated"]
 #: How the walk of a list ended.
 ListEnd = Literal["complete", "loop", "shared", "limit", "unreadable"]

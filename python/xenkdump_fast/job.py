@@ -138,7 +138,8 @@ class Job:
             return ExitStatus.OK
         result: Result = self._module.run(self._target(), options)
         failure: str | None = getattr(result, "failure", None)
-        failure = failure and self._hinted(failure)
+        if failure is not None:
+            failure = self._hinted(failure)
 
         of_target = self._warnings
         self._warnings = lambda: [*of_target(), *getattr(result, "warnings", ())]
@@ -207,14 +208,14 @@ class Job:
 
     def fail(self, error: object, status: ExitStatus) -> int:
         """Reports an error, after the warnings: they may explain it."""
-        error = self._hinted(str(error))
+        problem = self._hinted(str(error))
         if self._options.json and not self._writes:
-            body = {"error": str(error), "status": int(status)}
+            body = {"error": problem, "status": int(status)}
             self._writer.json(self._name, self._options.vmcore, body, self._warnings)
         else:
             self._writer.warn(self._warnings())
         if status != ExitStatus.BUG:
-            writer.error(error)
+            writer.error(problem)
         return status
 
     def _target(self) -> Any:

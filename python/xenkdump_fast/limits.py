@@ -544,7 +544,7 @@ MAX_UNRELEASED = 1 << 20
 
 #: Single reads of Xen's memory before the mapped pages of the file are unmapped. The system maps 16
 #: pages for each.
-MAX_UNRELEASED_READS = 1 << 10
+MAX_UNRELEASED_XEN_READS = 1 << 10
 
 #: Translated guests whose roots are verified before the mapped pages of the file are unmapped. Each
 #: costs MAX_NESTED_SAMPLE pages of two tables, and the system maps 16 pages for each.

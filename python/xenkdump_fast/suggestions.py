@@ -36,10 +36,10 @@ def close(word: str, known: Iterable[str]) -> list[str]:
     return [candidates[name] for name in get_close_matches(lowered, compared, _SHOWN, _SIMILAR)]
 
 
-def hint(word: str, known: Iterable[str]) -> str:
-    """What follows an error about a name that is not known; empty if no other one is similar."""
+def question(word: str, known: Iterable[str]) -> str | None:
+    """Asks whether a similar name was meant; None if no name is similar."""
     found = close(word, known)
-    return f"; did you mean {', '.join(found)}?" if found else ""
+    return f"did you mean {', '.join(found)}?" if found else None
 
 
 class UnknownNameError(AbsentError):
@@ -57,9 +57,10 @@ class UnknownNameError(AbsentError):
     @cached_property
     def _message(self) -> str:
         try:
-            return f"{self._text}{hint(self._name, self._known())}"
+            asked = question(self._name, self._known())
         except AbsentError:
-            return self._text
+            asked = None
+        return self._text if asked is None else f"{self._text}; {asked}"
 
     def __str__(self) -> str:
         return self._message

@@ -112,7 +112,7 @@ def test_pairs_of_a_guest(
     assert json.loads(capsys.readouterr().out) == {"missing": "a dump"}
 
 
-def test_mixed_pfns_have_so_many_without_a_frame() -> None:
+def test_mixed_pfns_have_the_wanted_part_without_a_frame() -> None:
     guest = shapes.guest("ballooned", "large")
     assert guest is not None
     for part in (0, 0.1, 1):

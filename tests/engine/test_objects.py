@@ -24,7 +24,7 @@ def contents() -> np.ndarray:
 
 
 def write(path: Path, held: int) -> None:
-    """One segment, of which the file holds so many bytes."""
+    """One segment, of which the file has the first ``held`` bytes."""
     ident = b"\x7fELF\2\1\1".ljust(16, b"\0")
     header = struct.pack("<HHIQQQIHHHHHH", 4, 62, 1, 0, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     size = PAGES * PAGE

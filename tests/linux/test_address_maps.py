@@ -97,7 +97,7 @@ def test_a_task_without_user_space() -> None:
 
 @pytest.mark.parametrize("missing", ["operations", "mapping", "name"])
 def test_the_name_of_a_special_mapping_that_cannot_be_read(missing: str) -> None:
-    """The vdso was anonymous memory, without a warning."""
+    """It is ``?``, with a warning. Without its operations the area is anonymous memory."""
     made = kernel({}, 1)
     special, operations, mapping, text = (0xFFFF888000040000 + 0x1000 * i for i in range(4))
     made.symbols.update(special_mapping_name=special)  # type: ignore[attr-defined]

@@ -82,7 +82,7 @@ def test_characters() -> None:
 
 
 def test_an_owner_that_cannot_be_read() -> None:
-    """The operations were the kernel's own, without a warning."""
+    """It is ``?``, with a warning: the operations may not be the kernel's own."""
     made = Tables()
     operations = made.objects.make("file_operations", owner=NOWHERE)
     assert device_numbers.owner(made.kernel, operations, "file_operations.owner") == "?"

@@ -188,7 +188,7 @@ def test_a_task_that_cannot_be_read() -> None:
     ],
 )
 def test_a_file_whose_kind_cannot_be_read(struct: str, member: str, kind: str, what: str) -> None:
-    """A pipe was shown with the path of its dentry, without a warning."""
+    """A pipe has the path of its dentry then, with a warning."""
     made = Machine()
     task = made.task(made.fs, made.table([made.a, made.pipe]))
     at = made.pipe

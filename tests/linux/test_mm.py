@@ -125,7 +125,7 @@ def test_usage_is_unknown_without_its_members() -> None:
 
 
 def test_the_pages_of_high_memory() -> None:
-    """%MEM was relative to low memory alone, without a warning."""
+    """%MEM is relative to it, too: the total is not known without it."""
     symbols = {"max_low_pfn": 0x1000, "_totalhigh_pages": 0x2000}
     kernel = FakeKernel(symbols, word=4)
     kernel.memory.number(0x1000, 1000, 4)

@@ -169,7 +169,7 @@ def test_a_module_does_not_redefine_symbols_of_the_kernel(tmp_path: Path) -> Non
 
 
 def test_loading_that_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Symbols of modules were there twice."""
+    """Symbols of modules are there once, although they are loaded again."""
     synthetic = write_dump(tmp_path, like="modern")
 
     def opened() -> Linux:

@@ -214,7 +214,7 @@ def test_which_mounts_an_address_belongs_to() -> None:
 
 
 def test_an_inode_that_cannot_be_read() -> None:
-    """Its file was counted for no file system, without a warning."""
+    """Its file is counted for no file system, with a warning."""
     made = Namespace(LIST)
     inode = made.objects.make("inode", i_sb=made.block)
     assert mounts.super_blocks(made.kernel, [inode, 0, NOWHERE]) == {inode: made.block}

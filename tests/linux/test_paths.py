@@ -70,7 +70,7 @@ def test_a_name() -> None:
 
 
 def test_a_name_that_is_too_long() -> None:
-    """It was cut, without a warning."""
+    """It is not cut, but ``?`` with a warning."""
     tree = Tree()
     tree.objects.set(tree.home, "dentry", d_name__len=256)
     assert tree.text(tree.home) == "/?"

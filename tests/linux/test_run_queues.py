@@ -125,7 +125,7 @@ def test_groups() -> None:
 
 
 def test_the_name_of_a_group_that_cannot_be_read() -> None:
-    """It had none, without a warning."""
+    """It is ``?``, with a warning."""
     made = with_groups()
     made.memory.number(GROUPS + 0x300, 0xDEAD0000, 8)
     assert shown(made.read()) == [(0, 1), (0, "?"), (1, 3), (0, 2)]

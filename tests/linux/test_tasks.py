@@ -55,7 +55,7 @@ def test_cpus_without_a_per_cpu_area() -> None:
 
 
 def test_offsets_that_cannot_be_read() -> None:
-    """Commands showed no run queues and no timers, without a warning."""
+    """There are warnings, as commands show no run queue and no timers of these CPUs."""
     kernel = kernel_with([0x5000, 0x6000])
     assert percpu.offsets(kernel) == {0: 0, 1: 0x1000}
     assert kernel.warnings == []
@@ -69,7 +69,7 @@ def test_offsets_that_cannot_be_read() -> None:
 
 
 def test_masks_that_cannot_be_read() -> None:
-    """Only CPU 0 was known: its tasks, its run queue and its timers, without a warning."""
+    """What is assumed in place of them is a warning: without it CPUs may be missing."""
     kernel = kernel_with([0x5000, 0x6000])
     kernel.memory.drop(MASK)
     assert tasks.active(kernel) == {0: 0x5000}
@@ -88,7 +88,7 @@ def test_masks_that_cannot_be_read() -> None:
 
 
 def test_online_masks_that_cannot_be_read() -> None:
-    """The CPUs that panic() stopped were offline, without a warning."""
+    """There is a warning: the CPUs that panic() has stopped may be missing."""
     kernel = kernel_with([0x5000, 0x6000])
     masks = {"__cpu_online_mask": 0x60000, "__cpu_active_mask": 0x61000}
     kernel.symbols.update(masks)  # type: ignore[attr-defined]

@@ -33,9 +33,8 @@ def test_calls_into_rust(
     """Of 156 tasks: ps made 4,104 calls, bt --all 5,833, bt -a 694, files --all 399.
 
     bt -a and waits include the search for registers, cmdline --all four calls for the address space
-    of each of 81 processes. vm --all made 1,346: four for each of 156 areas of the vDSO, and five
-    for each process. dev made 2,056: one for each bucket of three tables, and three for each entry,
-    most of which are the first or the second of their bucket.
+    of each of 81 processes. In vm --all, the names of the 156 areas of the vDSO are read once. In
+    dev, the first two entries of all buckets of a table are read together: few have more.
     """
     files = [dump_file(X86_64), dump_file("xen417-dom0/vmcore")]
     count, out = crossings([*command.split(), *files], capsys)

@@ -60,7 +60,7 @@ def test_numbers(given: Any, vmcore: Path) -> None:
         "phys_base": lambda: dump.domain(0, phys_base=given),
     }
     for name, call in calls.items():
-        with pytest.raises(TypeError, match=rf"{name}: a(n int| number of bytes) is needed"):
+        with pytest.raises(TypeError, match=f"{name}: an int is needed"):
             call()
 
 
@@ -74,7 +74,7 @@ def test_numbers_out_of_range(vmcore: Path) -> None:
 @pytest.mark.parametrize("given", ["orc", b"orc", 1, [1], [None]])
 def test_names_of_methods(given: Any, vmcore: Path) -> None:
     """A single name is no sequence of names."""
-    with pytest.raises(TypeError, match="unwind: a sequence of names is needed"):
+    with pytest.raises(TypeError, match="unwind: a sequence of str is needed"):
         xk.open(vmcore).domain(0, unwind=given)
 
 
@@ -96,6 +96,7 @@ def test_members(given: Any, domain: xk.Domain) -> None:
     kernel = domain.kernel
     with pytest.raises(TypeError, match="key: the name of a member is needed, not"):
         kernel.read(kernel.symbols["init_task"], given)
-    for names in (("task_struct", given), (given, "pid")):
-        with pytest.raises(TypeError, match="struct_dtype: names are str, not"):
-            kernel.struct_dtype(*names)
+    with pytest.raises(TypeError, match="members: a sequence of str is needed, not"):
+        kernel.struct_dtype("task_struct", given)
+    with pytest.raises(TypeError, match="struct: a str is needed, not"):
+        kernel.struct_dtype(given, "pid")

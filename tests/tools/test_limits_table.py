@@ -7,11 +7,12 @@ import pytest
 from tools import limits_table
 
 
-@pytest.mark.parametrize("path", limits_table.SOURCES, ids=lambda path: path.name)
-def test_limits_of_the_sources(path: Path) -> None:
-    names = [limit.name for limit in limits_table.limits(path)]
-    assert names
-    assert len(names) == len(set(names))
+def test_limits_of_the_sources() -> None:
+    every = list(limits_table.limits(*limits_table.SOURCES))
+    for path in limits_table.SOURCES:
+        some = list(limits_table.limits(path))
+        assert some
+        assert set(some) < set(every)
 
 
 @pytest.mark.parametrize(
@@ -29,3 +30,12 @@ def test_refused(tmp_path: Path, text: str, problem: str) -> None:
     source.write_text(text)
     with pytest.raises(SystemExit, match=problem):
         list(limits_table.limits(source))
+
+
+def test_one_name_in_two_files(tmp_path: Path) -> None:
+    """The table would have two rows of this name."""
+    paths = [tmp_path / "limits.rs", tmp_path / "limits.py"]
+    paths[0].write_text("/// Of files.\npub const MAX_FILES: usize = 2;\n")
+    paths[1].write_text("#: Of files.\nMAX_FILES = 2\n")
+    with pytest.raises(SystemExit, match=r"limits\.py: there are two limits MAX_FILES"):
+        list(limits_table.limits(*paths))

@@ -50,7 +50,7 @@ def test_a_broken_domain_list(vmcore: Path, broken: Break) -> None:
 
 
 def test_a_domain_of_xen_that_cannot_be_read(vmcore: Path) -> None:
-    """It was left out without a warning."""
+    """It is left out, with a warning."""
     intact = XenHost(Dump(str(vmcore)))
     every = [domain.id for domain in intact.domains(all=True)]
     assert not any("Xen's own domains" in text for text in intact.warnings)

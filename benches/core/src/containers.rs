@@ -22,7 +22,7 @@ use xenkdump_benches::cpu_ns;
 const PAGE: usize = 4096;
 /// Bytes that a thread reads at once, as in the extension.
 const PIECE: usize = 1 << 20;
-/// Of so many pieces one is counted under callgrind, which is slow.
+/// One of this number of pieces is counted under callgrind, which is slow.
 const COUNTED: usize = 16;
 
 /// A page's data in the file.

@@ -9,7 +9,6 @@ from ..linux.kernel import Kernel
 from ..linux.typed import printing, types
 from ..linux.typed.value import Value
 from ..output.json_types import Count, Hex, Stream
-from ..parsing import number
 from ..session import Domain
 from . import struct
 from .contract import UsageError
@@ -27,15 +26,10 @@ def add_struct_options(parser: argparse.ArgumentParser) -> None:
 
 
 def offset(domain: Domain, text: str | None, option: str) -> int:
-    """An offset: a number, or the place of STRUCT.MEMBER; 0 without one. Raises UsageError."""
+    """As ``struct.offset``, within the address space; 0 without one. Raises UsageError."""
     if text is None:
         return 0
-    found = number(text, 0)
-    if found is None:
-        name, dot, path = text.partition(".")
-        if not dot:
-            raise UsageError(f"{option}: {text!r} is neither an offset nor STRUCT.MEMBER")
-        found = struct.place(struct.named(domain, name, None), path).bits // 8
+    found = struct.offset(domain, text, option)
     if not 0 <= found <= domain.kernel.last:
         raise UsageError(f"{option}: {text!r} is no offset")
     return found

@@ -34,11 +34,10 @@ def of_options(command: str, option: str, known: Iterable[str] = ()) -> str | No
     found = None if option.startswith("--") else _OPTIONS.get(command)
     if found is not None:
         return found
-    from ..suggestions import close  # only for errors
+    from ..suggestions import question  # only for errors
 
     name = option.split(maxsplit=1)[0].partition("=")[0]
-    similar = close(name, [one for one in known if one.startswith("--")])
-    return f"did you mean {', '.join(similar)}?" if similar else None
+    return question(name, [one for one in known if one.startswith("--")])
 
 
 def of_operand(word: str, problem: str, takes: str = "[VMLINUX] VMCORE") -> str | None:
@@ -84,11 +83,11 @@ def on_command_line(words: Sequence[str]) -> str | None:
     other = _OTHER_NAMES.get(first)
     if other is not None:
         return f"no command {first}: try xkdump {other}"
-    from ..suggestions import hint  # only for errors
+    from ..suggestions import question  # only for errors
 
-    similar = hint(first, COMMANDS)
-    if similar:
-        return f"no command {first}{similar}"
+    asked = question(first, COMMANDS)
+    if asked is not None:
+        return f"no command {first}; {asked}"
     # argparse lists all commands.
     return f"neither a command nor a file: {first}" if re.search(r"[/.]", first) else None
 
@@ -105,7 +104,6 @@ def in_shell(name: str) -> str:
         return f"try {other}"
     if re.fullmatch(r"\w+\.[\w.,]+", name):
         return f"try struct {name}"  # crash takes a struct for a command
-    from ..suggestions import close
+    from ..suggestions import question  # only for errors
 
-    found = close(name, COMMANDS)
-    return f"did you mean {', '.join(found)}?" if found else "'help' lists them"
+    return question(name, COMMANDS) or "'help' lists them"

@@ -88,7 +88,7 @@ def run(target: Domain, options: Options = Options()) -> "Layout | Instances":
     if count > MAX_COUNT:
         raise UsageError(f"{count} instances are too many at once: at most {MAX_COUNT}")
     if options.inside is not None:
-        address -= _inside(target, options.inside)
+        address -= offset(target, options.inside, "argument -l/--inside")
     address &= kernel.last
     if options.offsets:
         if count > 1:
@@ -125,13 +125,14 @@ def named(domain: Domain, name: str, module: str | None) -> Type:
     return types.named(found.graph, name)
 
 
-def _inside(domain: Domain, text: str) -> int:
-    offset = parsing.number(text, 0)
-    if offset is not None:
-        return offset
+def offset(domain: Domain, text: str, option: str) -> int:
+    """An offset: a number, or the place of STRUCT.MEMBER. Raises UsageError."""
+    found = parsing.number(text, 0)
+    if found is not None:
+        return found
     name, dot, path = text.partition(".")
     if not dot:
-        raise UsageError(f"argument -l/--inside: {text!r} is neither an offset nor STRUCT.MEMBER")
+        raise UsageError(f"{option}: {text!r} is neither an offset nor STRUCT.MEMBER")
     return place(named(domain, name, None), path).bits // 8
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 
+from .. import api_arguments
 from .._native import AbsentError, MemoryFault
 from .._typing import NamedTuple
 from ..budget import BudgetExceededError
@@ -211,8 +212,7 @@ def page_table(kernel: Kernel, task: Task) -> int:
 
     AbsentError if the task has no user space, as kernel threads and tasks that have exited.
     """
-    if not hasattr(task, "address"):
-        raise TypeError(f"task: a Task is needed, not {type(task).__name__}")
+    api_arguments.task(task)
     mm = kernel.read(task.address, "task_struct.mm")
     if mm == 0:
         raise AbsentError(f"task {task.pid} at {task.address:#x} has no user space")

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
+from .. import api_arguments
 from .._native import AddressSpace, Image, Unwinder
 from .._typing import TYPE_CHECKING
 from . import backtrace, cpus, modules, tasks
@@ -58,8 +59,7 @@ class Linux(Kernel):
 
     def backtrace(self, task: Task) -> Trace:
         """Unwinds a task's stack; a broken one gives an incomplete trace."""
-        if not hasattr(task, "address"):
-            raise TypeError(f"task: a Task is needed, not {type(task).__name__}")
+        api_arguments.task(task)
         return self.tracer([task])(task)
 
     def tracer(self, tasks: Sequence[Task]) -> Callable[[Task], Trace]:
@@ -101,9 +101,8 @@ class Linux(Kernel):
         pointers are numbers, arrays of char bytes up to the NULs at their end, other arrays have a
         shape, and structs are opaque bytes. AbsentError if a type is not known.
         """
-        for name in (struct, *members):
-            if not isinstance(name, str):
-                raise TypeError(f"struct_dtype: names are str, not {type(name).__name__}")
+        api_arguments.text("struct", struct)
+        api_arguments.texts("members", members)
         from .typed import dtypes  # not needed by most commands
 
         return dtypes.of(self, struct, members)

@@ -1,11 +1,12 @@
 """A dump as a session opens it: ``open()`` gives a ``Dump``, ``Dump.domain()`` a ``Domain``."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 
+from .. import api_arguments
 from .._typing import TYPE_CHECKING, Literal
-from .dump_file import DumpFile, StrPath, path_of
+from .dump_file import DumpFile, StrPath
 
 if TYPE_CHECKING:
     from .domain import Domain
@@ -84,22 +85,13 @@ class Dump(DumpFile):
         from .domain_id import domain_id
         from .platform import platform_of
 
-        path = None if vmcoreinfo is None else path_of(vmcoreinfo, "vmcoreinfo")
+        path = None if vmcoreinfo is None else api_arguments.path("vmcoreinfo", vmcoreinfo)
         given = Given.of(kaslr_offset, phys_base, path)
-        if p2m_source is not None and not isinstance(p2m_source, str):
-            raise TypeError(f"p2m_source: a str is needed, not {type(p2m_source).__name__}")
-        methods = None if unwind is None else _names(unwind, "unwind")
+        if p2m_source is not None:
+            api_arguments.text("p2m_source", p2m_source)
+        methods = None if unwind is None else api_arguments.texts("unwind", unwind)
         number = domain_id(self, number)
         platform = platform_of(self, number)
         image = None if vmlinux is None else self.image(vmlinux)
         options = Options(p2m_source, force, methods, kaslr_offset, phys_base, path)
         return Domain(number, platform, image, options, given)
-
-
-def _names(given: object, name: str) -> tuple[str, ...]:
-    """A sequence of names that a caller gave; TypeError if it is none, as a single str."""
-    found = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (None,)
-    if not all(isinstance(one, str) for one in found):
-        kind = type(given).__name__
-        raise TypeError(f"{name}: a sequence of names is needed, such as ['orc'], not {kind}")
-    return found

@@ -4,9 +4,8 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
-from operator import index
 
-from .. import export_note, parsing
+from .. import api_arguments, export_note, parsing
 from .._native import AddressSpace, DumpError, Image, Note
 from .._native import Dump as NativeDump
 from .._typing import TYPE_CHECKING, Literal, Self, TypedDict
@@ -38,16 +37,6 @@ class OpenOptions(TypedDict):
     cache_dir: StrPath | None
 
 
-def path_of(path: object, name: str) -> str:
-    """A path that a caller gave for the argument ``name``; TypeError if it is none."""
-    if isinstance(path, str | os.PathLike):
-        found = os.fspath(path)
-        if isinstance(found, str):
-            return found
-    kind = type(path).__name__
-    raise TypeError(f"{name}: a path is needed (a str or an os.PathLike), not {kind}")
-
-
 def _cache_size() -> int | None:
     """``XKDUMP_CACHE_SIZE`` in bytes, None if it is not set. DumpError if it is no size."""
     text = os.environ.get(CACHE_SIZE)
@@ -57,18 +46,6 @@ def _cache_size() -> int | None:
         return parsing.size(text)
     except ValueError as error:
         raise DumpError(f"{CACHE_SIZE}: {error}") from None
-
-
-def _bytes(count: object) -> int:
-    """A number of bytes that a caller gave; TypeError or ValueError if it is none."""
-    try:
-        found = index(count)  # type: ignore[arg-type]
-    except TypeError:
-        kind = type(count).__name__
-        raise TypeError(f"cache_size: a number of bytes is needed (an int), not {kind}") from None
-    if not 0 <= found < 1 << 63:
-        raise ValueError(f"cache_size: {found} is not a number of bytes")
-    return found
 
 
 class DumpFile:
@@ -85,7 +62,7 @@ class DumpFile:
         if isinstance(path, str | bytes | os.PathLike) or not isinstance(path, Iterable):
             path = [path]
         #: The files as they were given.
-        self.paths: list[str] = [path_of(part, "path") for part in path]
+        self.paths: list[str] = [api_arguments.path("path", part) for part in path]
         if not self.paths:
             raise ValueError("path: at least one file is needed")
         #: Path of the file; of a split dump, that of the part that was given first.
@@ -97,9 +74,11 @@ class DumpFile:
             "cache_dir": cache_dir,
         }
         if cache_dir is not None:
-            cache_dir = path_of(cache_dir, "cache_dir")
+            cache_dir = api_arguments.path("cache_dir", cache_dir)
         if cache_size is not None:
-            cache_size = _bytes(cache_size)
+            cache_size = api_arguments.integer("cache_size", cache_size)
+            if not 0 <= cache_size < 1 << 63:
+                raise ValueError(f"cache_size: {cache_size} is not a number of bytes")
         self._warnings = Warnings()
         self._hosts: Opened[tuple[str | None, bool], XenHost] = Opened()
         self._images: Opened[str, Image] = Opened()
@@ -208,7 +187,7 @@ class DumpFile:
         It is opened once. Raises AbsentError if the dump is not a Xen host's or xen-syms is of
         another build.
         """
-        path = None if xen_syms is None else path_of(xen_syms, "xen_syms")
+        path = None if xen_syms is None else api_arguments.path("xen_syms", xen_syms)
         return self._hosts.get((path, force), lambda: self._open_xen(path, force))
 
     def _open_xen(self, path: str | None, force: bool) -> "XenHost":
@@ -223,7 +202,7 @@ class DumpFile:
 
     def image(self, path: StrPath) -> Image:
         """Opens a kernel's image as ``formats.open_image``; one with its tables for all domains."""
-        path = path_of(path, "vmlinux")
+        path = api_arguments.path("vmlinux", path)
         return self._images.get(path, lambda: formats.open_image(path, self.warn))
 
     @cached_property

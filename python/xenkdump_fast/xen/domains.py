@@ -226,20 +226,24 @@ def system(
     DOMID_XEN and DOMID_IO by VMCOREINFO_XEN, the idle domain by a pCPU's idle vCPU. Adds to
     ``warnings`` what cannot be read.
     """
-    candidates = [memory.pointer(at) for at in facts.system]
-    lost = [f"the pointer at {at:#x}" for at in facts.system if memory.pointer(at) is None]
+    pointers = {at: f"the pointer at {at:#x}" for at in facts.system}
     idle = symbols.get("idle_vcpu") if symbols is not None else None
     back = layout.get("vcpu.domain")
     if back is not None:
         first = memory.pointer(idle) if idle is not None else None
-        running = [pcpu.vcpu for pcpu in pcpus]
-        vcpus = [vcpu for vcpu in (*running, first) if vcpu]
-        candidates += [memory.pointer(vcpu + back) for vcpu in vcpus]
-        lost += [f"the vCPU at {vcpu:#x}" for vcpu in vcpus if memory.pointer(vcpu + back) is None]
+        for vcpu in (*(pcpu.vcpu for pcpu in pcpus), first):
+            if vcpu:
+                pointers[vcpu + back] = f"the vCPU at {vcpu:#x}"
+    lost = []
+    addresses: dict[int, None] = {}
+    for at, what in pointers.items():
+        address = memory.pointer(at)
+        if address is None:
+            lost.append(what)
+        elif address:
+            addresses[address] = None
     found = {}
-    for address in candidates:
-        if not address:
-            continue
+    for address in addresses:
         readable = memory.is_xen(address)
         identity = memory.number(address + facts.id, 2) if readable else None
         if identity is None:

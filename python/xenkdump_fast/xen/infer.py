@@ -42,8 +42,8 @@ class _Struct(NamedTuple):
     data: bytes
     words: tuple[int, ...]
 
-    def numbers(self) -> "tuple[int, ...]":
-        """The 32-bit numbers in it, but for one that ends it."""
+    def numbers(self) -> tuple[int, ...]:
+        """Its 32-bit numbers, one for each multiple of 4, without one that ends at its end."""
         return struct.unpack_from(f"<{(len(self.data) - 1) // 4}I", self.data)
 
 

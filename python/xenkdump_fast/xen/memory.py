@@ -8,7 +8,7 @@ from .. import parsing
 from .._native import AddressSpace, Dump, MemoryFault
 from .._typing import Any, Literal
 from ..budget import Charged
-from ..limits import MAX_OTHER_ROOTS, MAX_UNRELEASED_READS, MAX_VMCOREINFO_XEN
+from ..limits import MAX_OTHER_ROOTS, MAX_UNRELEASED_XEN_READS, MAX_VMCOREINFO_XEN
 from . import compat
 
 PAGE = 4096
@@ -170,7 +170,7 @@ class XenMemory(Charged):
         """
         self.charge(size)
         self._reads += 1
-        if self._reads % MAX_UNRELEASED_READS == 0:
+        if self._reads % MAX_UNRELEASED_XEN_READS == 0:
             self.dump.release()
 
     def words(self, address: int, size: int) -> tuple[int, ...] | None:

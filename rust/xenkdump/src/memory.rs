@@ -61,8 +61,8 @@ pub trait Memory<A: Address>: Sync {
     }
 
     /// The first and the last address of the next run that may be held, at `addr` or after it.
-    /// Addresses before it cannot be read. With `None`, no address from `addr` on can be read. A run that starts before
-    /// `addr` is cut to start there.
+    /// Addresses before it cannot be read. With `None`, no address from `addr` on can be read. A run that
+    /// starts before `addr` is cut to start there.
     fn next_held(&self, addr: A) -> Option<(A, A)> {
         Some((addr, A::new(u64::MAX)))
     }

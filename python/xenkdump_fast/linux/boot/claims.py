@@ -6,8 +6,8 @@ candidate: ``locate.py`` uses it if the kernel is found where it says.
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from operator import index
 
+from ... import api_arguments
 from ..._native import DumpError
 from ..._typing import NamedTuple
 from ...limits import MAX_VMCOREINFO_NOTE
@@ -104,12 +104,14 @@ class Given(NamedTuple):
         Raises TypeError for what is no int, ValueError for a number that is no offset, OSError if
         the file cannot be read, DumpError if it does not have VMCOREINFO.
         """
-        kaslr_offset = _number("kaslr_offset", kaslr_offset)
-        phys_base = _number("phys_base", phys_base)
-        if kaslr_offset is not None and not 0 <= kaslr_offset < _MAX_SLIDE:
-            raise ValueError(f"{kaslr_offset:#x} is not a KASLR offset")
-        if phys_base is not None and not -_MAX_SLIDE <= phys_base < _MAX_SLIDE:
-            raise ValueError(f"{phys_base:#x} is not a phys_base")
+        if kaslr_offset is not None:
+            kaslr_offset = api_arguments.integer("kaslr_offset", kaslr_offset)
+            if not 0 <= kaslr_offset < _MAX_SLIDE:
+                raise ValueError(f"{kaslr_offset:#x} is not a KASLR offset")
+        if phys_base is not None:
+            phys_base = api_arguments.integer("phys_base", phys_base)
+            if not -_MAX_SLIDE <= phys_base < _MAX_SLIDE:
+                raise ValueError(f"{phys_base:#x} is not a phys_base")
         return cls(kaslr_offset, phys_base, None if vmcoreinfo is None else _read(vmcoreinfo))
 
     def claims(self) -> list[Claim]:
@@ -130,15 +132,6 @@ class Given(NamedTuple):
                 )
             )
         return found
-
-
-def _number(name: str, given: object) -> int | None:
-    if given is None:
-        return None
-    try:
-        return index(given)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"{name}: an int is needed, not {type(given).__name__}") from None
 
 
 #: Nothing is given.

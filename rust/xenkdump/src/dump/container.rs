@@ -114,8 +114,8 @@ pub(super) trait HeldMemory: fmt::Debug + Send + Sync {
 /// A file, or several, with the memory of a machine or of one domain: what its headers say, and its
 /// memory.
 ///
-/// To add a format, implement this trait and [`super::in_place::InPlace`] or [`HeldMemory`] in a file of its own, and add
-/// a row to the table of [`super::formats`].
+/// To add a format, implement this trait and [`super::in_place::InPlace`] or [`HeldMemory`] in a file of
+/// its own, and add a row to the table of [`super::formats`].
 pub(super) trait Container: HeldMemory {
     /// The facts in the headers.
     fn headers(&self) -> &Headers;

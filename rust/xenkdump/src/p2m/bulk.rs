@@ -35,7 +35,7 @@ impl Batch {
         out: &[O],
         status: &mut [Status],
     ) -> u32 {
-        // Without statuses, unless it is likely that this has to be done again.
+        // First without statuses, which is faster, unless this group probably has pfns without a frame, too.
         if !self.had_holes {
             let worst = view.resolve(pfns, out);
             if worst < SPECIAL {

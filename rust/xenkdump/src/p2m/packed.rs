@@ -304,8 +304,8 @@ impl View<'_> {
         })
     }
 
-    /// [`View::resolve`] with mfns, or [`NONE`](crate::status::NONE), and statuses in place of packed entries. Those whose
-    /// entry is [`LOOK_UP`] are unspecified.
+    /// [`View::resolve`] with mfns, or [`NONE`](crate::status::NONE), and statuses in place of packed
+    /// entries. Those whose entry is [`LOOK_UP`] are unspecified.
     #[inline]
     pub(super) fn decoded<I: Source, O: Sink>(
         self,

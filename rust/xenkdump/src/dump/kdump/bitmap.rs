@@ -11,9 +11,9 @@ const BLOCK: u64 = 1024;
 const BLOCK_BYTES: usize = (BLOCK / 8) as usize;
 /// Blocks that are read at once to count them.
 const BATCH: usize = 512;
-/// Bytes of a bitmap after which those that were counted are released: all of a machine of 1 TiB would be
-/// 32 MiB of this process.
-const RELEASED: u64 = 1 << 20;
+/// Bytes of a bitmap that are counted before their pages of the file are released. Without that, the bitmap
+/// of a machine of 1 TiB would be 32 MiB of this process's memory.
+const MAX_UNRELEASED_BITMAP: u64 = 1 << 20;
 /// Blocks after which a run is cut, although it may go on: a bound on the time to find its end.
 const MAX_RUN_BLOCKS: usize = 256;
 
@@ -246,7 +246,7 @@ impl Present {
                 counts.push(sum);
             }
             let end = self.bitmap.offset + first / 8 + held as u64;
-            if end.saturating_sub(unreleased) >= RELEASED {
+            if end.saturating_sub(unreleased) >= MAX_UNRELEASED_BITMAP {
                 storage.release(unreleased, end - unreleased);
                 unreleased = end;
             }

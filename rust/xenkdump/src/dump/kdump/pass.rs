@@ -5,7 +5,6 @@
 
 use super::codec::Codec;
 use super::parts::{Descriptor, Part, DESCRIPTOR, PAGE};
-
 use crate::addr::{MachineAddr, PAGE_SIZE};
 use crate::dump::run_map::fault as storage_fault;
 use crate::fault::Fault;
@@ -124,16 +123,9 @@ impl<'a> Pass<'a> {
             }
             return Ok(Data::Stored(part, offset));
         };
-        // What does not become smaller is stored.
         let size = size as usize;
-        if size > PAGE_SIZE {
-            return Err(corrupt("more than a page"));
-        }
-        if self.packed.get(offset, size).is_none() {
-            let ahead = self.descriptors.adjacent(number, offset, wanted);
-            let read = self.packed.read(part, offset, size, ahead);
-            read.map_err(|error| storage_fault(addr, offset, error))?;
-        }
+        self.read_packed(part, number, (offset, size), wanted)
+            .map_err(|error| storage_fault(addr, offset, error))?;
         let bytes = self.packed.get(offset, size);
         let bytes = bytes.ok_or(corrupt("more than a page"))?;
         self.decoded += 1;
@@ -142,6 +134,22 @@ impl<'a> Pass<'a> {
             bytes,
             offset,
         })
+    }
+
+    /// Reads the compressed bytes of a page, and those of pages after it that adjoin. Does nothing if they are
+    /// known, or if they are more than a page: what does not become smaller is stored.
+    fn read_packed(
+        &mut self,
+        part: &Part,
+        number: u64,
+        (offset, size): (u64, usize),
+        wanted: usize,
+    ) -> Result<(), ReadError> {
+        if size > PAGE_SIZE || self.packed.get(offset, size).is_some() {
+            return Ok(());
+        }
+        let ahead = self.descriptors.adjacent(number, offset, wanted);
+        self.packed.read(part, offset, size, ahead)
     }
 
     /// The place of page `pfn`, if it is the next one.

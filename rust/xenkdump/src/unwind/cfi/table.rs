@@ -170,6 +170,7 @@ impl CfiTable {
     }
 }
 
+/// The functions of [`each_plain_entry`] in the order of the section.
 fn plain_entries(section: &[u8], word: Word) -> Option<Vec<Fde>> {
     let mut index = Vec::new();
     each_plain_entry(section, word, |fde| alloc::push(&mut index, fde))?;

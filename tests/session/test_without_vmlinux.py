@@ -3,7 +3,10 @@
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import pytest
@@ -13,6 +16,8 @@ import xenkdump_forge
 from xenkdump_fast import AbsentError
 from xenkdump_fast._native import Image
 from xenkdump_fast.cli import main
+from xenkdump_fast.linux.system import Linux
+from xenkdump_fast.session.domain import Domain
 from xenkdump_fast.session.platform import Platform
 
 
@@ -155,6 +160,28 @@ def test_a_kernel_is_searched_for_once(
         assert [domain.has_p2m, *texts(domain)] == before
     assert len(searches) == 1
     assert "no kernel here" in str(before[-1])
+
+
+@pytest.mark.parametrize("name", ["virtual", "physical", "p2m", "has_p2m", "kernel"])
+def test_threads_share_a_search(
+    name: str, files: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It replaces the P2M as it goes on: another search would find that of this one."""
+    both = Barrier(2)
+    original = Domain._find_kernel
+
+    def find(domain: Domain) -> Linux:
+        # Another search would come here at the same time. A single one does not wait long.
+        with suppress(BrokenBarrierError):
+            both.wait(0.2)
+            raise AssertionError("two searches")
+        return original(domain)
+
+    monkeypatch.setattr(Domain, "_find_kernel", find)
+    with xk.open(files[1]) as dump, ThreadPoolExecutor(4) as pool:
+        domain = dump.domain()
+        found = list(pool.map(lambda _: getattr(domain, name, None), range(4)))
+    assert all(one is found[0] for one in found[1:])
 
 
 def texts(domain: xk.Domain) -> list[str]:

@@ -16,6 +16,7 @@ import xenkdump_forge
 from xenkdump_fast import AbsentError
 from xenkdump_fast._native import Image
 from xenkdump_fast.cli import main
+from xenkdump_fast.linux.boot.locate import Location
 from xenkdump_fast.linux.system import Linux
 from xenkdump_fast.session.domain import Domain
 from xenkdump_fast.session.platform import Platform
@@ -160,6 +161,29 @@ def test_a_kernel_is_searched_for_once(
         assert [domain.has_p2m, *texts(domain)] == before
     assert len(searches) == 1
     assert "no kernel here" in str(before[-1])
+
+
+@pytest.mark.parametrize("error", [AbsentError("damaged"), KeyboardInterrupt()], ids=["", "Ctrl-C"])
+def test_a_search_that_fails_changes_nothing(
+    error: BaseException, files: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even late: the P2M and the root of an image that is not used are not Xen's."""
+    located = []
+
+    def fail(domain: Domain, image: Image, location: Location) -> Linux:
+        located.append(domain._location is location)
+        raise error
+
+    monkeypatch.setattr(Domain, "_linux", fail)
+    with xk.open(files[1]) as dump:
+        domain = dump.domain()
+        domain._warnings.append("by Xen's records")
+        before = domain._p2m, domain._location, domain.warnings
+        with pytest.raises(type(error)):
+            _ = domain.kernel
+        assert (domain._p2m, domain._location, domain.warnings) == before
+    assert located
+    assert all(located)
 
 
 @pytest.mark.parametrize("name", ["virtual", "physical", "p2m", "has_p2m", "kernel"])

@@ -286,18 +286,19 @@ class Domain:
 
     def _try_image(self, image: Image) -> Linux:
         """The kernel with this image."""
-        warnings, p2m = self._warnings, self._p2m
+        before = self._warnings, self._p2m, self._location
         self._warnings = []
         try:
             options = self._options
             location = self._locate(image, options.p2m_source, self._given, force=options.force)
-        except AbsentError:
-            self._warnings, self._p2m = warnings, p2m
+            if location is None:
+                raise AbsentError("no page table is known")
+            self._location = location
+            return self._linux(image, location)
+        except BaseException:
+            # Also after an interrupt: the P2M of another image must not be taken for Xen's.
+            self._warnings, self._p2m, self._location = before
             raise
-        if location is None:
-            raise AbsentError("no page table is known")
-        self._location = location
-        return self._linux(image, location)
 
     def _linux(self, image: Image, location: Location) -> Linux:
         size = self.dump.native.memory_held

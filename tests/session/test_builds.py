@@ -53,7 +53,7 @@ def test_a_wrong_vmlinux(
         def bare_platform(dump: xk.Dump, _: int) -> Platform:
             return Bare(dump)
 
-        monkeypatch.setattr("xenkdump_fast.session.dump.platform_of", bare_platform)
+        monkeypatch.setattr("xenkdump_fast.session.platform.platform_of", bare_platform)
         facts = {"OSRELEASE": "6.1.0-56-amd64", "BUILD-ID": "00ff"}
         monkeypatch.setattr(xk.Dump, "vmcoreinfo", facts)
     with pytest.raises(xk.MismatchError) as raised:

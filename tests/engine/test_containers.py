@@ -24,6 +24,8 @@ from xenkdump_fast.cli import main
 from xenkdump_forge import FORMATS, write_dump
 from xenkdump_forge.containers import flattened, images, kdump
 from xenkdump_forge.containers.compression import CODECS
+from xenkdump_forge.containers.whole import frame as zstd_frame
+from xenkdump_forge.containers.whole import seek_table
 from xenkdump_forge.elf import format as elf
 from xenkdump_forge.elf import notes
 from xenkdump_forge.elf.core import Core
@@ -626,6 +628,33 @@ def test_a_batch_holds_the_pages_of_words_in_any_order(
         within = {page for page in pages if is_held(page * PAGE)} - stored
         # Two threads may meet a page at the same time.
         assert len(within) <= dump.pages_decoded <= len(within) * threads
+
+
+@pytest.mark.parametrize("bad", [1, 2, 7, 14])
+def test_a_read_fails_at_the_first_page_that_is_corrupt(bad: int, tmp_path: Path) -> None:
+    """Of small pages, whose compressed bytes are read together: those before it can be read."""
+    count = 16
+    memory = MachineMemory(count * PAGE, ())
+    contents = b"".join(struct.pack("<Q", mfn + 1) * 512 for mfn in range(count))
+    memory.write(0, contents)
+    path = tmp_path / "kdump"
+    kdump.write(Core(elf.ELF64, elf.EM_X86_64, memory, []), [path], compression="zlib")
+    raw = path.read_bytes()
+    # Two frames of zstd, of which the second one, from the data of a page on, is damaged.
+    (first,) = struct.unpack_from("<Q", raw, 4 * PAGE)
+    (end,) = struct.unpack_from("<Q", raw, 4 * PAGE + 24 * bad)
+    assert first < end < first + PAGE
+    frames = [zstd_frame(iter([part])) for part in (raw[:end], raw[end:])]
+    damaged = frames[1][:6] + b"\xff\xff\xff" + frames[1][9:]
+    table = seek_table([(len(frames[0]), end), (len(damaged), len(raw) - end)])
+    path.write_bytes(frames[0] + damaged + table)
+    for start in range(bad):
+        found = Dump(path).machine
+        with pytest.raises(xk.MemoryFault, match="is corrupt") as raised:
+            found.read(start * PAGE, (count - start) * PAGE)
+        assert raised.value.address == bad * PAGE
+        size = (bad - start) * PAGE
+        assert found.read(start * PAGE, size) == contents[start * PAGE : bad * PAGE]
 
 
 @pytest.mark.parametrize("threads", [1, 2, 8])

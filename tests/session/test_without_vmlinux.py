@@ -3,7 +3,10 @@
 import json
 import shutil
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import pytest
@@ -13,6 +16,9 @@ import xenkdump_forge
 from xenkdump_fast import AbsentError
 from xenkdump_fast._native import Image
 from xenkdump_fast.cli import main
+from xenkdump_fast.linux.boot.locate import Location
+from xenkdump_fast.linux.system import Linux
+from xenkdump_fast.session.domain import Domain
 from xenkdump_fast.session.platform import Platform
 
 
@@ -155,6 +161,51 @@ def test_a_kernel_is_searched_for_once(
         assert [domain.has_p2m, *texts(domain)] == before
     assert len(searches) == 1
     assert "no kernel here" in str(before[-1])
+
+
+@pytest.mark.parametrize("error", [AbsentError("damaged"), KeyboardInterrupt()], ids=["", "Ctrl-C"])
+def test_a_search_that_fails_changes_nothing(
+    error: BaseException, files: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even late: the P2M and the root of an image that is not used are not Xen's."""
+    located = []
+
+    def fail(domain: Domain, image: Image, location: Location) -> Linux:
+        located.append(domain._location is location)
+        raise error
+
+    monkeypatch.setattr(Domain, "_linux", fail)
+    with xk.open(files[1]) as dump:
+        domain = dump.domain()
+        domain._warnings.append("by Xen's records")
+        before = domain._p2m, domain._location, domain.warnings
+        with pytest.raises(type(error)):
+            _ = domain.kernel
+        assert (domain._p2m, domain._location, domain.warnings) == before
+    assert located
+    assert all(located)
+
+
+@pytest.mark.parametrize("name", ["virtual", "physical", "p2m", "has_p2m", "kernel"])
+def test_threads_share_a_search(
+    name: str, files: Sequence[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It replaces the P2M as it goes on: another search would find that of this one."""
+    both = Barrier(2)
+    original = Domain._find_kernel
+
+    def find(domain: Domain) -> Linux:
+        # Another search would come here at the same time. A single one does not wait long.
+        with suppress(BrokenBarrierError):
+            both.wait(0.2)
+            raise AssertionError("two searches")
+        return original(domain)
+
+    monkeypatch.setattr(Domain, "_find_kernel", find)
+    with xk.open(files[1]) as dump, ThreadPoolExecutor(4) as pool:
+        domain = dump.domain()
+        found = list(pool.map(lambda _: getattr(domain, name, None), range(4)))
+    assert all(one is found[0] for one in found[1:])
 
 
 def texts(domain: xk.Domain) -> list[str]:

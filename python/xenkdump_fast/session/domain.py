@@ -1,5 +1,6 @@
 """One domain of a dump: its P2M, its memory by each kind of address, its kernel."""
 
+from _thread import RLock  # threading imports more
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from operator import methodcaller
@@ -78,6 +79,8 @@ class Domain:
         self._platform = platform
         self._warnings: list[str] = []
         self._kernel: Linux | None = None
+        #: Held during the search for the kernel, which replaces the P2M as it goes on.
+        self._search = RLock()
         #: Why there is no kernel, after a search for it.
         self._no_kernel: str | None = None
         self._found_vmlinux = False
@@ -215,14 +218,20 @@ class Domain:
         memory has in its place. Raises AbsentError if there is no kernel.
         """
         if self._kernel is None:
-            if self._no_kernel is not None:
-                raise AbsentError(self._no_kernel)
-            try:
-                self._kernel = self._find_kernel()
-            except AbsentError as error:
-                self._no_kernel = str(error)
-                raise
+            # Threads that ask for it at the same time wait for one search.
+            with self._search:
+                if self._kernel is None:
+                    self._kernel = self._search_kernel()
         return self._kernel
+
+    def _search_kernel(self) -> Linux:
+        if self._no_kernel is not None:
+            raise AbsentError(self._no_kernel)
+        try:
+            return self._find_kernel()
+        except AbsentError as error:
+            self._no_kernel = str(error)
+            raise
 
     def _kernel_or_none(self) -> Linux | None:
         """Its kernel, None if there is none.
@@ -277,18 +286,19 @@ class Domain:
 
     def _try_image(self, image: Image) -> Linux:
         """The kernel with this image."""
-        warnings, p2m = self._warnings, self._p2m
+        before = self._warnings, self._p2m, self._location
         self._warnings = []
         try:
             options = self._options
             location = self._locate(image, options.p2m_source, self._given, force=options.force)
-        except AbsentError:
-            self._warnings, self._p2m = warnings, p2m
+            if location is None:
+                raise AbsentError("no page table is known")
+            self._location = location
+            return self._linux(image, location)
+        except BaseException:
+            # Also after an interrupt: the P2M of another image must not be taken for Xen's.
+            self._warnings, self._p2m, self._location = before
             raise
-        if location is None:
-            raise AbsentError("no page table is known")
-        self._location = location
-        return self._linux(image, location)
 
     def _linux(self, image: Image, location: Location) -> Linux:
         size = self.dump.native.memory_held

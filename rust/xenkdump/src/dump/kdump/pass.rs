@@ -247,9 +247,14 @@ impl Packed {
         self.len = 0;
         // The file may end after the page.
         let held = usize::try_from(part.storage.held(offset, PAGE)).unwrap_or(0);
-        let len = ahead.min(held).max(size);
+        let mut len = ahead.min(held).max(size);
         let bytes = self.bytes.get_mut(..len).unwrap_or_default();
-        part.storage.read_at(offset, bytes)?;
+        if let Err(error) = part.storage.read_at(offset, bytes) {
+            // What follows the page may be the part that cannot be read.
+            let bytes = self.bytes.get_mut(..size).filter(|_| len > size);
+            part.storage.read_at(offset, bytes.ok_or(error)?)?;
+            len = size;
+        }
         (self.start, self.len) = (offset, len);
         Ok(())
     }

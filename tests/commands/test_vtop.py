@@ -118,3 +118,19 @@ def test_every_unmapped_address_is_named(
     assert status == 1
     assert out.count("(not mapped)") == mapped.count(False)
     assert out.count("VIRTUAL") == len(mapped)
+
+
+def test_machine_addresses_without_a_p2m(
+    synthetic: SyntheticDump, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Page tables of a PV domain hold mfns; a machine address is not taken for a physical one."""
+    _, with_p2m, _ = run(synthetic, capsys, "init_task")
+    machine, physical = re.findall(r"PAGE: (\w+)", with_p2m)[-2:]
+    monkeypatch.setattr("xenkdump_fast.session.domain.Domain._chosen_p2m", property(lambda _: None))
+    _, out, _ = run(synthetic, capsys, "--json", "init_task")
+    (address,) = json.loads(out)["addresses"]
+    assert address["physical"] is None
+    _, text, _ = run(synthetic, capsys, "init_task")
+    assert f"PAGE: {machine} " in text
+    assert f"PAGE: {physical}" not in text
+    assert " MACHINE " in text

@@ -115,7 +115,7 @@ def run(target: Domain, options: Options = Options()) -> "Translations":
         word=kernel.word,
         paging=paging,
         directory=directory,
-        is_xen=target.has_p2m and target.p2m.nested_format is None,
+        is_xen=target.page_tables_hold_mfns,
         translations=found,
         pid=None if task is None else task.pid,
         failure=failure,
@@ -130,7 +130,7 @@ def _translate(domain: Domain, space: AddressSpace, address: int) -> Translation
     if mapping.physical is not None:
         nested = _nested(domain.p2m, mapping, _ENTRY[space.paging or "x86_64"])
         return Translation(address, mapping, mapping.physical, None, nested)
-    physical: int | None = mapping.machine
+    physical: int | None = None if domain.page_tables_hold_mfns else mapping.machine
     if domain.has_p2m:
         try:
             physical = domain.p2m.reverse(mapping.machine // PAGE) * PAGE + address % PAGE
@@ -310,7 +310,7 @@ def _pages(result: Translations, translation: Translation, mapping: Mapping) -> 
 
 
 def _flags(result: Translations, mapping: Mapping) -> Iterator[str]:
-    """The fields of the last entry."""
+    """The last entry, its frame, and the flags that the whole walk leaves."""
     kind = "MACHINE" if result.is_xen else "PHYSICAL"
     pte = f"{mapping.levels[-1][3]:x}"
     target = mapping.machine if mapping.physical is None else mapping.physical

@@ -346,6 +346,11 @@ class Domain:
         return debug_files.source_lines(kernel.image, kernel.location.slide, release)
 
     @property
+    def page_tables_hold_mfns(self) -> bool:
+        """Whether its page tables hold mfns, as those of PV domains; known without a P2M, too."""
+        return not self._platform.identity
+
+    @property
     def has_p2m(self) -> bool:
         """Whether it has a P2M that can be read; a bare machine has none."""
         return self._chosen_p2m is not None

@@ -146,3 +146,23 @@ def test_force_leaves_other_kernels_to_their_domains(
     expected = capsys.readouterr().err
     main([*command, "--force"])
     assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_sys_says_that_pages_were_excluded(
+    level: int, made: SyntheticDump, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As crash, by the header's dump level; of an ELF file the level is not known."""
+    path = str(tmp_path / "out")
+    files = [str(made.vmlinux), str(made.vmcore)]
+    options = ["--format", "kdump", "--dump-level", str(level)]
+    assert main(["export", *files, *options, "-o", path]) == 0
+    for file, mark, recorded in (
+        (path, "  [PARTIAL DUMP]" if level else "", level),
+        (str(made.vmcore), "", None),
+    ):
+        capsys.readouterr()
+        assert main(["sys", str(made.vmlinux), file]) == 0
+        assert f"    DUMPFILE: {file}{mark}\n" in capsys.readouterr().out
+        assert main(["sys", "--json", str(made.vmlinux), file]) == 0
+        assert json.loads(capsys.readouterr().out)["dump_level"] == recorded

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from ._native import AbsentError, DumpError, MemoryFault
     from .linux.tasks import Task
-    from .session import Domain, Dump, MismatchError, open
+    from .mismatch import MismatchError
+    from .session import Domain, Dump, open
     from .session.bare import AlteredWord, BareMachine, CpuState
     from .status import Status
 
@@ -37,7 +38,7 @@ _MODULES = {
     "Dump": "session",
     "DumpError": "_native",
     "MemoryFault": "_native",
-    "MismatchError": "session",
+    "MismatchError": "mismatch",
     "Status": "status",
     "Task": "linux.tasks",
     "open": "session",

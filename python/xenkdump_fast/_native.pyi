@@ -175,6 +175,9 @@ class Dump:
         0 for formats with plain bytes.
         """
     @property
+    def dump_level(self) -> int | None:
+        """Which kinds of pages makedumpfile excluded, as its ``-d``; None if it is not recorded."""
+    @property
     def machine_type(self) -> int:
         """``e_machine`` of the ELF header: 3 is EM_386, 62 is EM_X86_64."""
     @property

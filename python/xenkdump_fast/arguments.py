@@ -182,9 +182,12 @@ def check(
         # The shell has no files.
         name = "xen_syms" if options.hypervisor else "vmlinux"
         symbols: str | None = getattr(options, name, None)
-        if symbols is not None:
-            from .commands import hints
+        from .commands import hints  # only for errors
 
+        hint = hints.of_missing_operand(command.name, pid=getattr(options, "pid", None))
+        if hint is not None:
+            problem += f"; {hint}"
+        elif symbols is not None:
             hint = hints.of_missing_file(symbols, files_of(command, options), metavar(operands))
             problem += "" if hint is None else f"; there is no file {symbols}: {hint}"
         parser.error(problem)

@@ -15,6 +15,7 @@ from ._native import AbsentError, DumpError
 from ._typing import TYPE_CHECKING, Any, Protocol
 from .commands import Command
 from .commands.contract import Operands, OutputError, Result, Service, UsageError
+from .mismatch import MismatchError
 from .output import writer
 from .output.writer import Writer
 
@@ -64,6 +65,8 @@ def explain(error: Exception) -> tuple[str, ExitStatus]:
     The traceback of a bug is printed; the tests let such exceptions pass.
     """
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
+    if isinstance(error, MismatchError):
+        return error.with_remedy("--force"), ExitStatus.ABSENT
     if status is not None:
         return str(error), status
     if isolation.strict and not isinstance(error, OSError | ImportError):

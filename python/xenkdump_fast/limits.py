@@ -674,6 +674,9 @@ MAX_NUMBER_LENGTH = 64
 
 # == Suggestions ==
 
+#: Files of a directory that was given in place of a dump, among which a dump is looked for.
+MAX_LISTED_FILES = 1 << 10
+
 #: Names that are looked at for those similar to a mistyped one. Linux has 200,000 symbols.
 MAX_SUGGESTION_NAMES = 1 << 20
 

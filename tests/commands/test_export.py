@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import xenkdump_fast as xk
 from xenkdump_fast.cli import main
 from xenkdump_forge import SyntheticDump, write_dump
 
@@ -113,3 +114,55 @@ def test_replacing_a_file_accepts_no_other_build(
     assert main([*command, "--overwrite"]) == 1
     assert "(--force continues anyway)" in capsys.readouterr().err
     assert path.read_bytes() == b"old"
+
+
+def test_a_vmlinux_of_another_build(
+    made: SyntheticDump,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    build = xk.open(made.vmcore).domain(0, made.vmlinux).kernel.image.build_id
+    assert build is not None
+    own = bytes.fromhex(build)
+    vmlinux, path = tmp_path / "vmlinux", tmp_path / "out"
+    vmlinux.write_bytes(made.vmlinux.read_bytes().replace(own, bytes(len(own))))
+    command = ["export", str(vmlinux), str(made.vmcore), "-o", str(path)]
+    assert main([*command, "--overwrite"]) == 1
+    err = capsys.readouterr().err
+    assert "is not the kernel of the dump" in err
+    assert err.endswith("(--force continues anyway)\n")
+    assert not path.exists()
+    assert main([*command, "--force"]) == 0
+    assert "is not the kernel of the dump" in capsys.readouterr().err
+    assert path.exists()
+
+
+def test_force_leaves_other_kernels_to_their_domains(
+    made: SyntheticDump, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of all domains, only those that run the vmlinux are opened with it."""
+    command = ["export", str(made.vmlinux), str(made.vmcore), "--all-domains", str(tmp_path)]
+    main(command)
+    expected = capsys.readouterr().err
+    main([*command, "--force"])
+    assert capsys.readouterr().err == expected
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_sys_says_that_pages_were_excluded(
+    level: int, made: SyntheticDump, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As crash, by the header's dump level; of an ELF file the level is not known."""
+    path = str(tmp_path / "out")
+    files = [str(made.vmlinux), str(made.vmcore)]
+    options = ["--format", "kdump", "--dump-level", str(level)]
+    assert main(["export", *files, *options, "-o", path]) == 0
+    for file, mark, recorded in (
+        (path, "  [PARTIAL DUMP]" if level else "", level),
+        (str(made.vmcore), "", None),
+    ):
+        capsys.readouterr()
+        assert main(["sys", str(made.vmlinux), file]) == 0
+        assert f"    DUMPFILE: {file}{mark}\n" in capsys.readouterr().out
+        assert main(["sys", "--json", str(made.vmlinux), file]) == 0
+        assert json.loads(capsys.readouterr().out)["dump_level"] == recorded

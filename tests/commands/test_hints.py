@@ -115,6 +115,14 @@ PROGRAM = (
         ("bt text vmcore", 3, "text: not a vmlinux but a file of 5 bytes that starts with 'typo"),
         ("bt empty vmcore", 3, "empty: not a vmlinux but an empty file: give the vmlinux or"),
         ("bt --hypervisor text vmcore", 3, "text: not a xen-syms but a file of 5 bytes"),
+        ("search vmcore -c text", 2, "required: VALUE|SYMBOL|TEXT; -c takes a task; text, which"),
+        ("search vmcore", 2, "required: VALUE|SYMBOL|TEXT\n"),
+        (
+            "bt .",
+            3,
+            ".: expected a regular file, found a directory; the only dump in it",
+        ),
+        ("bt --hypervisor . vmcore", 3, ".: expected a regular file, found a directory\n"),
         ("bt --hypervisor vmlinux vmcore", 1, "none of its symbols (it is a Linux kernel's)"),
     ],
 )

@@ -1,5 +1,7 @@
 """``rd``, ``sym``, ``dis``, ``search``: what they print of a synthetic dump, and wrong usage."""
 
+import re
+
 import pytest
 
 import xenkdump_fast as xk
@@ -118,6 +120,28 @@ def test_sym_both_directions(run: Run, domain: xk.Domain) -> None:
     at = domain.kernel.symbols["schedule"]
     assert run("sym", "schedule") == f"{at:x} (T) schedule\n"
     assert run("sym", f"{at + 5:x}") == f"{at + 5:x} (T) schedule+5\n"
+
+
+def test_sym_names_the_nearest_label(run: Run, domain: xk.Domain) -> None:
+    """As bt does: a label within a function comes before the function."""
+    label = "entry_SYSCALL_64_after_hwframe"
+    code = domain.kernel.code
+    at = code[label] + 1
+    covering = code.lookup(at)
+    assert covering is not None
+    assert covering.name == "entry_SYSCALL_64"
+    assert run("sym", f"{at:x}") == f"{at:x} (T) {label}+1\n"
+    assert run("sym", f"{covering.address + 1:x}").split()[2] == "entry_SYSCALL_64+1"
+    assert f"<{label}+1>" in run("dis", f"{at:x}", "1")
+
+
+def test_sym_names_what_bt_names(run: Run) -> None:
+    frames = re.findall(r"^ *#\d+ \[\w+\] (\S+) at (\w+)", run("bt", "--all"), re.MULTILINE)
+    assert "entry_SYSCALL_64_after_hwframe" in {name for name, _ in frames}
+    for name, pc in set(frames):
+        # The call is before the return address.
+        called = f"{int(pc, 16) - 1:x}"
+        assert run("sym", called).split()[2].partition("+")[0] == name
 
 
 def test_sym_lists(run: Run, domain: xk.Domain) -> None:

@@ -54,6 +54,30 @@ def test_text_and_markdown(run: Run, tmp_path: Path) -> None:
         run("report", "--text", "--markdown")
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "first"),
+    [
+        ("r.txt", [], "Crash report"),
+        ("r.TXT", [], "Crash report"),
+        ("r.md", [], "# Crash report"),
+        ("r.markdown", [], "# Crash report"),
+        ("r.html", [], "<!DOCTYPE html>"),
+        ("r", [], "<!DOCTYPE html>"),
+        ("txt", [], "<!DOCTYPE html>"),
+        ("r.log", [], "<!DOCTYPE html>"),
+        ("r.txt", ["--markdown"], "# Crash report"),
+        ("r.md", ["--text"], "Crash report"),
+        ("r.html", ["--text"], "Crash report"),
+    ],
+)
+def test_the_format_by_the_name_of_the_file(
+    name: str, options: list[str], first: str, run: Run, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    assert run("report", "-o", str(path), *options) == f"{path}\n"
+    assert path.read_text().startswith(first)
+
+
 def test_folder(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     names = run("report", "--folder", str(folder)).splitlines()

@@ -185,6 +185,8 @@ def test_excluded_pages(pair: Pair) -> None:
     excluded = range(0x100, 0x180, 3)
     kdump.write(pair.core, [path], kdump.Options(level=30, excluded=excluded))
     dump = Dump(path)
+    assert dump.dump_level == 30
+    assert Dump(str(pair.folder / "elf")).dump_level is None
     addresses = np.array([0x100000, 0x101000, 0x103FFF, HOLES[0][0], SIZE], dtype=np.uint64)
     status = np.empty(5, dtype=np.uint8)
     dump.machine.read_many(addresses, 1, status=status)

@@ -251,7 +251,7 @@ class TestGiven:
         domain = whole.open(whole.text, kaslr_offset=0x300_0000, force=True)
         assert domain.kernel.location.slide == 0x300_0000
         assert any(
-            "with --force it is used at KASLR offset 0x3000000" in text for text in domain.warnings
+            "forced, it is used at KASLR offset 0x3000000" in text for text in domain.warnings
         )
         check(whole, whole.open(whole.text, kaslr_offset=whole.slide, force=True))
 

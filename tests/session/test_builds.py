@@ -1,5 +1,6 @@
 """A vmlinux or a xen-syms of another build: the error names both builds."""
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -62,13 +63,17 @@ def test_a_wrong_vmlinux(
     assert f"{other.vmlinux} is not the kernel of the dump: it is 2.6.16.13" in text
     assert "domain 0 runs 6.1.0-56-amd64" in text
     assert "entry" not in text
+    assert text.endswith(" (force=True continues anyway)")
 
 
 def test_a_wrong_xen_syms(tmp_path: Path, synthetic: SyntheticDump) -> None:
     symbols = tmp_path / "xen-syms.map"
     symbols.write_text("ffff82d040200000 T _start\nffff82d040200040 T __high_start\n")
-    with pytest.raises(xk.AbsentError, match=r"the dump is of Xen 4\.17"):
+    with pytest.raises(xk.MismatchError, match=r"the dump is of Xen 4\.17") as raised:
         xk.open(synthetic.vmcore).xen(symbols)
+    assert str(raised.value).endswith(" (force=True continues anyway)")
+    copied = pickle.loads(pickle.dumps(raised.value))
+    assert (str(copied), copied.can_force) == (str(raised.value), True)
 
 
 def test_an_image_without_a_kernel(tmp_path: Path, synthetic: SyntheticDump) -> None:

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import os
 import struct
 from pathlib import Path
 
@@ -149,3 +150,28 @@ def test_what_is_no_dump(
     assert f"file: not a dump but {seen}" in error
     assert "--format raw" in error
     assert "expected" not in error
+
+
+def test_a_directory_in_place_of_a_dump(
+    synthetic: SyntheticDump, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its dump is named, if there is exactly one."""
+
+    def problem() -> str:
+        with pytest.raises(xk.DumpError) as raised:
+            xk.open(tmp_path)
+        return str(raised.value)
+
+    plain = f"{tmp_path}: expected a regular file, found a directory"
+    (tmp_path / "vmlinux").symlink_to(synthetic.vmlinux)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "dangling").symlink_to("nothing")
+    assert problem() == plain
+    (tmp_path / "core").symlink_to(synthetic.vmcore)
+    assert problem() == f"{plain}; the only dump in it is {tmp_path / 'core'}"
+    with monkeypatch.context() as patched:
+        patched.setattr("xenkdump_fast.session.formats.MAX_LISTED_FILES", 4)
+        assert problem() == plain
+    (tmp_path / "other").symlink_to(synthetic.vmcore)
+    assert problem() == plain

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from contextlib import suppress
 
-from .._native import AbsentError, AddressSpace, MemoryFault, Symbols
+from .._native import AbsentError, AddressSpace, MemoryFault, Symbol, Symbols
 from .._typing import TYPE_CHECKING, NamedTuple
 from ..linux import tasks
 from ..parsing import number
@@ -71,16 +71,23 @@ class Program(NamedTuple):
                 return found
         return None
 
-    def label(self, address: int) -> tuple[str, int] | None:
-        """The symbol that covers an address and the offset in it; None without one.
+    def symbol(self, address: int) -> Symbol | None:
+        """The nearest symbol of the code or data at an address; None if no symbol covers it.
 
-        The address behind a function is the return address of a call at its end, which does not
-        return.
+        It may be a label within a function, as in backtraces and in crash. The address behind a
+        function is the return address of a call at its end, which does not return.
         """
-        found = None if self.code is None else self.code.lookup(address)
-        if found is None or (found.size and address - found.address > found.size):
+        if self.code is None:
             return None
-        return found.name, address - found.address
+        covering = self.code.lookup(address)
+        if covering is None or (covering.size and address - covering.address > covering.size):
+            return None
+        return self.code.nearest(address) or covering
+
+    def label(self, address: int) -> tuple[str, int] | None:
+        """The name of ``symbol`` and the offset from it."""
+        found = self.symbol(address)
+        return None if found is None else (found.name, address - found.address)
 
 
 def program(target: "Domain | XenHost", *, with_modules: bool = True) -> Program:

@@ -45,7 +45,7 @@ class Options(NamedTuple):
     compress: "Compression | None" = None
     #: Replaces existing files.
     overwrite: bool = False
-    #: Replaces existing files, and accepts a xen-syms of another build.
+    #: Replaces existing files, and accepts a vmlinux or xen-syms of another build.
     force: bool = False
     #: Writes Xen.
     hypervisor: bool = False
@@ -87,7 +87,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--force",
         action="store_true",
-        help="as --overwrite; with --hypervisor also accept a xen-syms of another build",
+        help="as --overwrite; also accept a vmlinux of another build for the one domain, or with "
+        "--hypervisor a xen-syms",
     )
 
 
@@ -140,12 +141,13 @@ def _one(dump: "Dump", options: Options, number: int | str, path: str) -> "File"
 
 def _open(dump: "Dump", options: Options, number: int | str) -> "Domain":
     """A domain; of several, each with its own kernel if it does not run the given one."""
+    if options.vmlinux is None or options.all_domains_dir is None:
+        return dump.domain(number, options.vmlinux, force=options.force)
+    # One vmlinux is not forced upon all domains.
     try:
         return dump.domain(number, options.vmlinux)
     except AbsentError:
-        if options.vmlinux is None or options.all_domains_dir is None:
-            raise
-    return dump.domain(number)
+        return dump.domain(number)
 
 
 def _request(options: Options, path: str) -> "Request":

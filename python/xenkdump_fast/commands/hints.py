@@ -40,6 +40,16 @@ def of_options(command: str, option: str, known: Iterable[str] = ()) -> str | No
     return question(name, [one for one in known if one.startswith("--")])
 
 
+def of_missing_operand(command: str, *, pid: str | None) -> str | None:
+    """What to say if a command lacks operands; ``pid`` is the value of its option --pid, if any.
+
+    None if nothing helps.
+    """
+    if command == "search" and pid is not None:
+        return "-c takes a task; text, which follows -c in crash, is found with -t TEXT"
+    return None
+
+
 def of_operand(word: str, problem: str, takes: str = "[VMLINUX] VMCORE") -> str | None:
     """What a word behind the dump is, if a problem is about it and a file may have been meant.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Options(NamedTuple):
     """The formats and the files."""
 
-    #: The file of HTML, or of the text or Markdown that is asked for.
+    #: The file, in the format that is asked for; else by the ending of its name, else HTML.
     output: str | None = None
     overwrite: bool = False
     #: On stdout without ``output``.
@@ -42,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``report``."""
     add = parser.add_argument
     add("-o", "--output", metavar="FILE", help="the file to write: HTML, unless --text or "
-        "--markdown is given")  # fmt: skip
+        "--markdown is given or the name ends in .txt or .md")  # fmt: skip
     add("--overwrite", action="store_true", help="replace an existing file")
     forms = parser.add_mutually_exclusive_group()
     forms.add_argument(
@@ -63,6 +63,20 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--force", action="store_true", help="accept a xen-syms of another build")
 
 
+#: The formats by the ending of the output's name; others are HTML.
+_ENDINGS = {".txt": "text", ".text": "text", ".md": "markdown", ".markdown": "markdown"}
+
+
+def _with_format(options: Options) -> Options:
+    """With the format that the ending of the output's name implies, if none is given."""
+    if options.output is None or options.as_text or options.markdown:
+        return options
+    implied = _ENDINGS.get(os.path.splitext(options.output)[1].lower())
+    if implied is None:
+        return options
+    return options._replace(as_text=implied == "text", markdown=implied == "markdown")
+
+
 class JSON(Content):
     """What ``report --json`` prints."""
 
@@ -74,6 +88,7 @@ def run(target: Dump, options: Options = Options()) -> "Report":
     """
     from .. import report
 
+    options = _with_format(options)
     _check(target, options)
     xen: XenHost | None = None
     if options.xen_syms is not None and target.is_xen_host:

@@ -93,12 +93,10 @@ def _find(known: Program, operand: str) -> list[Found]:
     if named:
         return [Found(symbol) for symbol in named]
     address = known.address(operand)
-    label = known.label(address)
-    if label is None:
+    symbol = known.symbol(address)
+    if symbol is None:
         raise AbsentError(f"{operand}: no symbol of {known.name} is at this address")
-    symbol = known.code.lookup(address)
-    assert symbol is not None
-    return [Found(symbol, label[1])]
+    return [Found(symbol, address - symbol.address)]
 
 
 def _matching(known: Program, options: Options) -> Iterator[Found]:

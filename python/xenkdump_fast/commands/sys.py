@@ -36,6 +36,7 @@ def run(target: "Domain | XenHost", options: Options = Options()) -> "System | X
         return System(
             kernel=_image_name(target),
             dump=target.dump.path,
+            dump_level=target.dump.native.dump_level,
             domain=target.id,
             is_xen=target.dump.is_xen_host,
             p2m_source=target.p2m.source if target.has_p2m else None,
@@ -72,11 +73,12 @@ def _types(image: "Image", types: "Types | None") -> str:
 
 
 class JSON(TypedDict):
-    """What ``sys --json`` prints."""
+    """What ``sys --json`` prints. ``dump_level`` is as makedumpfile's option -d, if recorded."""
 
     domain: Count
     kernel: str
     p2m_source: str | None
+    dump_level: int | None
     cpus: Count
     offline: Count
     date: int | None
@@ -104,6 +106,8 @@ class System(NamedTuple):
     #: Paths as given, as crash prints them.
     kernel: str
     dump: str
+    #: Which kinds of pages makedumpfile excluded; None if the dump does not record it.
+    dump_level: int | None
     domain: int
     #: Whether the dump has several domains.
     is_xen: bool
@@ -122,6 +126,7 @@ class System(NamedTuple):
             "domain": self.domain,
             "kernel": self.kernel,
             "p2m_source": self.p2m_source,
+            "dump_level": self.dump_level,
             "cpus": header.cpus,
             "offline": header.offline,
             "date": header.date,
@@ -148,7 +153,9 @@ def _rows(result: System) -> Iterator[tuple[str, str]]:
     header = result.header
     tainted = "  [TAINTED]" if header.tainted else ""
     yield "KERNEL", result.kernel + tainted
-    yield "DUMPFILE", result.dump
+    # As crash, which takes a negative level for none.
+    partial = "  [PARTIAL DUMP]" if (result.dump_level or 0) > 0 else ""
+    yield "DUMPFILE", result.dump + partial
     if result.is_xen:
         yield "DOMAIN", str(result.domain)
     yield "CPUS", f"{header.cpus}" + (f" [OFFLINE: {header.offline}]" if header.offline else "")

@@ -257,7 +257,7 @@ _shtab_xkdump_export_options=(
   "--dump-level[leave pages out, as makedumpfile\: the sum of 1 zeros, 2 caches without private data, 4 all caches, 8 user data, 16 free pages\; default\: 0]:N:"
   "--compress[of the pages with --format kdump\; default\: zlib, which all readers have]:compress:(zlib zstd none)"
   "--overwrite[replace existing files]"
-  "--force[as --overwrite\; with --hypervisor also accept a xen-syms of another build]"
+  "--force[as --overwrite\; also accept a vmlinux of another build for the one domain, or with --hypervisor a xen-syms]"
   "(*)::the kernel\'s vmlinux, vmlinuz or System.map, if there is one, and the dump:_files"
 )
 
@@ -629,7 +629,7 @@ _shtab_xkdump_report_options=(
   "--format[take the dump for a raw image of physical memory]:format:(raw)"
   "--cache-dir[where a dump that is compressed as a whole (gzip, bzip2, xz, zstd) is unpacked, once\; default\: the environment variable XKDUMP_CACHE_DIR]:DIR:"
   "--json[one JSON object instead of text]"
-  {-o,--output}"[the file to write\: HTML, unless --text or --markdown is given]:FILE:"
+  {-o,--output}"[the file to write\: HTML, unless --text or --markdown is given or the name ends in .txt or .md]:FILE:"
   "--overwrite[replace an existing file]"
   "--text[text, on stdout without -o]"
   "--markdown[Markdown, on stdout without -o]"

@@ -13,16 +13,13 @@ from ..linux.boot.claims import NOTHING_GIVEN, Given
 from ..linux.boot.locate import Location
 from ..linux.system import Linux
 from ..linux.tasks import Task
+from ..mismatch import MismatchError
 from .dump_file import DumpFile
 from .locator import Locator
 from .platform import Platform
 
 if TYPE_CHECKING:
     from .bare import BareMachine
-
-
-class MismatchError(AbsentError):
-    """The vmlinux is not the build that the dump holds."""
 
 
 class Options(NamedTuple):
@@ -164,13 +161,14 @@ class Domain:
             return AbsentError(f"{self.dump.path}: domain {self.id}: {reason}{self._hint(image)}")
         if image.symbol_source == "map":
             return MismatchError(
-                f"{self._not_the_map(image)}: the dump's domain {self.id} runs {build}: {reason}"
+                f"{self._not_the_map(image)}: the dump's domain {self.id} runs {build}: {reason}",
+                can_force=False,
             )
         own = build_id.Build.of(image)
         if own.differs(build):
             return MismatchError(
                 f"{image.path} is not the kernel of the dump: it is {own}, the dump's domain "
-                f"{self.id} runs {build} (--force continues anyway)"
+                f"{self.id} runs {build}"
             )
         return AbsentError(f"{self.dump.path}: domain {self.id}, which runs {build}: {reason}")
 
@@ -191,7 +189,7 @@ class Domain:
             text = different and f"{image.path} is not the kernel of the dump: {different}"
         if text:
             if not force:
-                raise MismatchError(f"{text} (--force continues anyway)")
+                raise MismatchError(text)
             kernel.warn(text)
 
     def _compare_map(self, kernel: Linux) -> str | None:

@@ -184,8 +184,8 @@ class DumpFile:
         """Opens the hypervisor of a Xen host's dump.
 
         ``xen_syms`` is its ELF file or its ``.map`` file; ``force`` accepts one of another build.
-        It is opened once. Raises AbsentError if the dump is not a Xen host's or xen-syms is of
-        another build.
+        It is opened once. Raises AbsentError if the dump is not a Xen host's, MismatchError if
+        xen-syms is of another build.
         """
         path = None if xen_syms is None else api_arguments.path("xen_syms", xen_syms)
         return self._hosts.get((path, force), lambda: self._open_xen(path, force))

@@ -6,10 +6,12 @@ Consulted to tell the operands apart, and after a file failed to open.
 import os
 import re
 from collections.abc import Callable, Sequence
+from itertools import islice
 from types import TracebackType
 
 from .._native import DumpError, Image, head
 from .._typing import Literal, NamedTuple
+from ..limits import MAX_LISTED_FILES
 from ..regular_files import open_regular
 
 #: What a file was given as.
@@ -150,11 +152,29 @@ class explained:  # noqa: N801 - used like a function
         if not isinstance(error, DumpError):
             return
         for path in self._paths:
+            if os.path.isdir(path) and str(error).startswith(f"{path}: "):
+                only = _only_dump(path) if self._wanted == "dump" else None
+                if only is not None:
+                    raise DumpError(f"{error}; the only dump in it is {only}") from None
+                return
             text = describe(path, self._wanted)
             if text is None and (_NO_MAGIC in str(error) or re.search(_NO_ELF, str(error))):
                 text = _unknown(path, self._wanted)
             if text is not None:
                 raise DumpError(f"{path}: {text}") from None
+
+
+def _only_dump(directory: str) -> str | None:
+    """The path of the dump in a directory; None unless there is exactly one."""
+    try:
+        with os.scandir(directory) as entries:
+            paths = [entry.path for entry in islice(entries, MAX_LISTED_FILES + 1)]
+    except OSError:
+        return None
+    if len(paths) > MAX_LISTED_FILES:
+        return None
+    found = list(islice((path for path in paths if kind(path) == "dump"), 2))
+    return found[0] if len(found) == 1 else None
 
 
 def _unknown(path: str, wanted: Wanted) -> str | None:

@@ -16,6 +16,7 @@ from ..limits import (
     MAX_UNRELEASED_ROOTS,
     MAX_VCPU_READS,
 )
+from ..mismatch import MismatchError
 from . import (
     build_id,
     crash_info,
@@ -87,9 +88,9 @@ class XenHost:
     accepts symbols of another build. ``image`` is where Xen's image is, if that is known; else it
     is searched for in a dump without notes of Xen.
 
-    Raises AbsentError if the dump is not a Xen host's, if Xen's memory cannot be read, or if the
-    symbols are of another build. All other damage is reported in ``warnings``; a broken domain does
-    not hide the others.
+    Raises AbsentError if the dump is not a Xen host's or if Xen's memory cannot be read,
+    MismatchError if the symbols are of another build. All other damage is reported in
+    ``warnings``; a broken domain does not hide the others.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class XenHost:
         if different is not None:
             different += self._builds()
             if not force:
-                raise AbsentError(f"{different} (--force continues anyway)")
+                raise MismatchError(different)
             self.warnings.append(different)
 
     def __repr__(self) -> str:

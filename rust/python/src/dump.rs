@@ -109,6 +109,12 @@ impl Dump {
         self.inner.pages_decoded()
     }
 
+    /// Which kinds of pages makedumpfile excluded, as its option `-d`; None if it is not recorded.
+    #[getter]
+    fn dump_level(&self) -> Option<i32> {
+        self.inner.dump_level()
+    }
+
     /// `e_machine` of the ELF header: 3 is EM_386, 62 is EM_X86_64.
     #[getter]
     fn machine_type(&self) -> u16 {

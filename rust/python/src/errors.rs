@@ -55,7 +55,7 @@ pub fn from_core(error: Error) -> PyErr {
                 None => PyOSError::new_err(format!("{path}: {source}")),
             }
         }),
-        Error::Format { .. } => DumpError::new_err(error.to_string()),
+        Error::NotRegular { .. } | Error::Format { .. } => DumpError::new_err(error.to_string()),
         Error::Memory { what, fault } => memory(fault, Some(&what)),
         error => AbsentError::new_err(error.to_string()),
     }

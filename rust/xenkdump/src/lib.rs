@@ -62,6 +62,14 @@ pub enum Error {
         /// Its error.
         source: std::io::Error,
     },
+    /// The path is not that of a regular file.
+    #[error("{path}: expected a regular file, found {found}")]
+    NotRegular {
+        /// The path.
+        path: String,
+        /// What is there.
+        found: &'static str,
+    },
     /// The file has another format or is corrupt beyond use.
     #[error("{path}: offset {offset:#x}: expected {expected}, found {found}")]
     Format {

@@ -200,15 +200,16 @@ fn irregular_files_are_rejected() {
         .unwrap()
         .success());
     for (path, found) in [
-        (folder.as_path(), "a folder"),
+        (folder.as_path(), "a directory"),
         (&pipe, "a pipe"),
         (Path::new("/dev/zero"), "a character device"),
     ] {
         for error in [RegularFile::open(path).err(), MappedFile::open(path).err()] {
             let error = error.unwrap().to_string();
-            assert!(
-                error.ends_with(&format!("expected a regular file, found {found}")),
-                "{error}"
+            let path = path.display();
+            assert_eq!(
+                error,
+                format!("{path}: expected a regular file, found {found}")
             );
         }
     }

@@ -269,7 +269,7 @@ class _Search:
                 source = claim.source or "no claim that it moved"
                 warning = (
                     f"cannot verify that {self._image.path} is the kernel of the dump, nor where "
-                    f"it is: with --force it is used at KASLR offset {location.slide:#x} "
+                    f"it is: forced, it is used at KASLR offset {location.slide:#x} "
                     f"({source}), with the page tables of {location.how}"
                 )
                 return location._replace(warnings=(*location.warnings, warning))

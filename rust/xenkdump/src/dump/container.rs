@@ -138,6 +138,12 @@ pub(super) trait Container: HeldMemory {
         Vec::new()
     }
 
+    /// Which kinds of pages makedumpfile excluded, the sum of the bits of its option `-d`; `None` if
+    /// the file does not record it.
+    fn dump_level(&self) -> Option<i32> {
+        None
+    }
+
     /// The PT_LOAD segments, in file order. Only ELF dumps have any.
     fn segments(&self) -> &[Segment] {
         &[]

@@ -253,6 +253,12 @@ impl Dump {
         self.container.pages_decoded()
     }
 
+    /// Which kinds of pages makedumpfile excluded, as its option `-d`; `None` if the file does not record
+    /// it. The number is as in the file, and may be any.
+    pub fn dump_level(&self) -> Option<i32> {
+        self.container.dump_level()
+    }
+
     /// The PT_LOAD segments, in file order. Only ELF dumps have any.
     pub fn segments(&self) -> &[Segment] {
         self.container.segments()

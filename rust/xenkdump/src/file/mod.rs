@@ -72,7 +72,7 @@ pub struct RegularFile {
 }
 
 impl RegularFile {
-    /// Opens the file at `path`. Fails for pipes, devices, folders and sockets.
+    /// Opens the file at `path`. Fails for pipes, devices, directories and sockets.
     pub fn open(path: &Path) -> Result<Self> {
         let io = |source| Error::Io {
             path: path.display().to_string(),
@@ -87,23 +87,25 @@ impl RegularFile {
             .map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
         let kind = metadata.file_type();
-        let this = Self {
-            path: path.to_owned(),
-            file,
-            len: metadata.len(),
-        };
         if kind.is_file() {
-            return Ok(this);
+            return Ok(Self {
+                path: path.to_owned(),
+                file,
+                len: metadata.len(),
+            });
         }
         let found = match kind {
-            kind if kind.is_dir() => "a folder",
+            kind if kind.is_dir() => "a directory",
             kind if kind.is_fifo() => "a pipe",
             kind if kind.is_char_device() => "a character device",
             kind if kind.is_block_device() => "a block device",
             kind if kind.is_socket() => "a socket",
             _ => "something else",
         };
-        Err(this.format_error(0, "a regular file", found))
+        Err(Error::NotRegular {
+            path: path.display().to_string(),
+            found,
+        })
     }
 
     /// The file's path.

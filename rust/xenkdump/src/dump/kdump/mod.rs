@@ -283,6 +283,10 @@ fn unpacked(codec: codec::Codec, packed: &[u8]) -> Result<Arc<Page>, &'static st
 }
 
 impl Container for Kdump {
+    fn dump_level(&self) -> Option<i32> {
+        self.level.0
+    }
+
     fn headers(&self) -> &Headers {
         &self.headers
     }

@@ -41,7 +41,7 @@ EXPENSIVE = {
     "uuid",
 }
 #: The most modules of this package that ``bt -a`` may import.
-MOST = 84
+MOST = 85
 
 
 @pytest.fixture(scope="module")

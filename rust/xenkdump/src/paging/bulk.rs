@@ -417,8 +417,7 @@ fn slot_index(len: usize, key: u64) -> usize {
     // The regions of a block are one after another, so that those in use are in few pages and cache lines.
     // Fibonacci hashing separates blocks, whether they are neighbours or differ in high bits only.
     let block = (key >> BLOCK_SHIFT).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let first = block.wrapping_shr(len.leading_zeros() + 1);
-    first.wrapping_add(key) as usize & (len - 1)
+    (block >> 40).wrapping_add(key) as usize & (len - 1)
 }
 
 #[inline]
